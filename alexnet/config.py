@@ -1,0 +1,198 @@
+"""Recipes: what a run is, as data.
+
+A recipe is a TOML file that states every value in which it differs from the defaults below; `config_io` reads and writes
+them. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MODEL_NAMES = (
+    "as_run", "paper", "one_tower", "caffe", "caffenet", "torchvision", "conv6", "half", "bn",
+    "cifar_quick", "cifar_19pct", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+)  # fmt: skip
+INITIALIZATIONS = ("as_run", "paper", "caffe", "torch_default")
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A recipe section: frozen, and an unknown key is an error at every level."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    name: Literal[MODEL_NAMES] = "as_run"  # type: ignore[valid-type]
+    """The variant (see `alexnet info NAME`)."""
+    num_classes: PositiveInt | None = None
+    """Outputs of the last layer; None takes the number of classes of the data."""
+    image_size: PositiveInt | None = None
+    """Side of the network's input in pixels; None takes the variant's own (224; 227 for caffe; 32 or 24 for CIFAR)."""
+    initialization: Literal[INITIALIZATIONS] | None = None  # type: ignore[valid-type]
+    """None takes the variant's own."""
+    dropout: Fraction | None = None
+    """Probability of dropping a unit; None takes the variant's own (0.5)."""
+
+
+class DataConfig(Section):
+    image_size: PositiveInt = 256
+    """Side of the stored squares: the shorter side is resized to this, then the centre square is kept (paper 2)."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the images of each class held out where the data set has no validation split of its own."""
+    split_seed: int = 0
+    """Chooses which images are held out; not the run's seed, so that seeds are compared on one split."""
+    shuffle: Literal["each_epoch", "once", "never"] = "each_epoch"
+    """The 2012 code went through its batch files in one fixed order ("once" or "never")."""
+    max_train_images: PositiveInt | None = None
+    """Use only so many training images, drawn by split_seed; None uses all."""
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The run fails when a larger share of a split's images cannot be decoded."""
+    memory_limit_gb: NonNegative | None = None
+    """Decoded images are held in memory up to this size; None: half of what is free. 0 decodes every time."""
+
+
+class AugmentConfig(Section):
+    crop: Literal["random", "center", "random_resized"] = "random"
+    """random: one of all offsets of the square (paper 4.1); random_resized: 8-100 % of the area, aspect 3/4 to 4/3."""
+    crop_shared_by: PositiveInt = 1
+    """So many consecutive images of a batch share one crop offset and one flip (32 in the 2012 code)."""
+    flip: bool = True
+    """Horizontal reflection with probability 1/2."""
+    color_noise: NonNegative = 0.1
+    """Noise along the principal components of RGB: this many of their standard deviations (paper 4.1); 0 is off."""
+    color_noise_divisor: Positive = 1.0
+    """The image is divided by this while colour noise is on (1.1 in the 2012 code)."""
+    color_noise_until_epoch: NonNegative | None = None
+    """Colour noise (and its divisor) end at this epoch; None keeps them to the end."""
+    mean: Literal["center_crop", "at_crop", "channel"] = "at_crop"
+    """Subtract the mean image's centre crop whatever the crop (2012 code), its same crop (paper), or 3 numbers."""
+
+
+class LayerOptimizerConfig(Section):
+    lr_factor: NonNegative = 1.0
+    """Multiplies the layer's learning rates; 0 freezes it."""
+    weight_decay: NonNegative | None = None
+    """L2 coefficient of the layer's weights; None takes optimizer.weight_decay."""
+
+
+class OptimizerConfig(Section):
+    rule: Literal["krizhevsky_2012", "sgd"] = "krizhevsky_2012"
+    """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes."""
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 5e-4
+    decay_biases: bool = False
+    bias_lr_factor: NonNegative = 2.0
+    """The biases' learning rate over the weights' (2 in the 2012 code, 1 in the paper's text)."""
+    layers: dict[str, LayerOptimizerConfig] = {}
+    """Per-layer exceptions, by layer name: optimizer.layers.fc8.weight_decay=0.03."""
+
+
+class LayerScheduleConfig(Section):
+    """A learning rate over time, as a factor of its base rate."""
+
+    name: Literal["constant", "steps", "plateau", "dexp", "cosine"] = "constant"
+    milestones: tuple[NonNegative, ...] = ()
+    """steps: epochs at which the factor changes."""
+    factors: tuple[NonNegative, ...] = ()
+    """steps: the factor from each milestone on (1 before the first); 0 freezes."""
+    target_factor: Positive = 250.0
+    """dexp: the last level is 1/target_factor of the first."""
+    num_levels: PositiveInt = 4
+    """dexp: number of equal levels (S: numSteps)."""
+    drop_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """plateau: multiply by this when the validation error stops improving."""
+    patience_epochs: PositiveInt = 3
+    """plateau: how many evaluations without improvement are waited for."""
+    min_improvement: NonNegative = 0.001
+    """plateau: a smaller fall of the error (as a fraction) counts as none."""
+    max_drops: PositiveInt = 3
+    """plateau: number of drops (three in the paper)."""
+    final_factor: NonNegative = 0.0
+    """cosine: the factor at the end."""
+
+    @model_validator(mode="after")
+    def _steps_are_complete(self) -> LayerScheduleConfig:
+        if len(self.milestones) != len(self.factors):
+            raise ValueError("milestones and factors must have the same length")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError("milestones must be in ascending order")
+        if self.name != "steps" and self.milestones:
+            raise ValueError('milestones belong to name = "steps"')
+        if self.name == "steps" and not self.milestones:
+            raise ValueError('name = "steps" needs milestones and factors')
+        return self
+
+
+class ScheduleConfig(LayerScheduleConfig):
+    warmup_epochs: NonNegative = 0.0
+    """All rates rise linearly from 0 over so many epochs."""
+    bias: LayerScheduleConfig | None = None
+    """The biases' own schedule; None follows the weights'."""
+    layers: dict[str, LayerScheduleConfig] = {}
+    """A layer's own schedule, weights and biases: schedule.layers.conv1 (paper.md 3.2)."""
+
+
+class TrainConfig(Section):
+    epochs: Positive = 90.0
+    batch_size: PositiveInt = 128
+    """Images per weight update, over all devices."""
+    micro_batch_size: PositiveInt | None = None
+    """Images per forward pass; smaller than batch_size accumulates gradients. None: the whole batch at once."""
+    label_smoothing: Fraction = 0.0
+    ema_decay: Fraction | None = None
+    """Keep an exponential moving average of the weights, and evaluate that."""
+    early_stop_evaluations: PositiveInt | None = None
+    """Stop after so many evaluations without a new best; None never does."""
+    evaluate_every_epochs: Positive = 1.0
+    checkpoint_minutes: NonNegative = 10.0
+    """Save at least this often (and at the end and when stopped); has no effect on the result."""
+
+
+class EvaluateConfig(Section):
+    views: Literal["center", "flip", "ten_crop"] = "ten_crop"
+    """Views of the final evaluation; while training, the centre crop is used."""
+    batch_size: PositiveInt = 128
+    """Views per forward pass."""
+
+
+class RuntimeConfig(Section):
+    device: str = "auto"
+    """auto: cuda, then mps, then cpu; or any torch device."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of activations; weights and their updates are float32. auto: bfloat16 where the machine is fast at it."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Threads that read ahead; 0 reads in the training thread, None chooses. Has no effect on the result."""
+    num_threads: PositiveInt | None = None
+    """Threads of torch's own kernels; None leaves torch's choice."""
+    deterministic: bool = False
+    """Only deterministic kernels (matters on GPUs; on a CPU they all are)."""
+
+
+class LoggingConfig(Section):
+    log_every_steps: PositiveInt = 10
+    tensorboard: bool = False
+    wandb: bool = False
+    wandb_project: str = "alexnet"
+
+
+class Recipe(Section):
+    """Everything that determines a run, except the data."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    logging: LoggingConfig = LoggingConfig()

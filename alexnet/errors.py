@@ -1,0 +1,12 @@
+"""The two ways in which a command ends badly, told apart by who can mend it."""
+
+
+class UserError(Exception):
+    """A mistake the person can mend: a path, a key, a value, a data set. Exit code 2.
+
+    The message is one or two sentences that name the thing and the remedy; it is shown without a traceback.
+    """
+
+
+class RunError(Exception):
+    """A run that failed although it was asked for correctly: a full disk, a loss that is not finite. Exit code 1."""
