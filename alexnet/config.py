@@ -1,7 +1,7 @@
 """Recipes: what a run is, as data.
 
-A recipe is a TOML file that states every value in which it differs from the defaults below; `config_io` reads and writes
-them. This module does not import torch.
+A recipe is a TOML file that states every value in which it differs from the defaults below; `config_io` reads and
+writes them. This module does not import torch.
 """
 
 from __future__ import annotations
