@@ -1,0 +1,96 @@
+"""What this machine is good at: the device, the precision and the memory layout, decided once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+import torch
+
+from alexnet.config import RuntimeConfig
+from alexnet.errors import UserError
+
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA, then Apple's MPS, then the CPU; any other name is taken at its word or refused."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"runtime.device = {name!r} cannot be used here ({reason}); use auto, cpu, cuda or mps."
+        ) from None
+    return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is faster than float32 there: AMX or AVX512-BF16 on a CPU, Ampere on among GPUs."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of activations. Weights, their updates and the loss stay float32 whatever the answer."""
+    if name == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    return _PRECISIONS[name]
+
+
+def configure(runtime: RuntimeConfig) -> tuple[torch.device, torch.dtype]:
+    """Apply the process-wide settings of a recipe; returns (device, dtype of activations)."""
+    if runtime.num_threads is not None:
+        torch.set_num_threads(runtime.num_threads)
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.benchmark = not runtime.deterministic
+    torch.backends.cuda.matmul.allow_tf32 = not runtime.deterministic
+    keep_freed_memory()
+    device = choose_device(runtime.device)
+    return device, choose_precision(runtime.precision, device)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks rather than return them to the kernel.
+
+    Every step frees and allocates the same few hundred megabytes; without this each step pays for faulting all those
+    pages in again. Elsewhere than on Linux with glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+    except (OSError, AttributeError):  # another C library
+        return
+
+
+def default_num_workers(images_in_memory: bool) -> int:
+    """Reading threads: one where images only need to be copied, one a core (at most eight) where they are decoded."""
+    return 1 if images_in_memory else max(1, min(8, os.cpu_count() or 1))
+
+
+def describe_choice(device: torch.device, dtype: torch.dtype) -> str:
+    """One line for the person: what will be computed where, and in which precision."""
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_cpu_cores()} threads)"
+    why = ""
+    if device.type == "cpu":
+        fast = "has" if has_fast_bfloat16(device) else "has no"
+        why = f"; this processor {fast} fast bfloat16"
+    return f"{str(dtype).removeprefix('torch.')} activations, float32 weights, channels-last, on {place}{why}"
+
+
+def _cpu_cores() -> int:
+    return torch.get_num_threads()
