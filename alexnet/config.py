@@ -20,12 +20,17 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
+# A TOML array arrives as a list, which strict validation would refuse where a tuple is meant.
+Epochs = Annotated[tuple[NonNegative, ...], Field(strict=False)]
+Factors = Annotated[tuple[NonNegative, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
     """A recipe section: frozen, and an unknown key is an error at every level."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ModelConfig(Section):
@@ -99,9 +104,9 @@ class LayerScheduleConfig(Section):
     """A learning rate over time, as a factor of its base rate."""
 
     name: Literal["constant", "steps", "plateau", "dexp", "cosine"] = "constant"
-    milestones: tuple[NonNegative, ...] = ()
+    milestones: Epochs = ()
     """steps: epochs at which the factor changes."""
-    factors: tuple[NonNegative, ...] = ()
+    factors: Factors = ()
     """steps: the factor from each milestone on (1 before the first); 0 freezes."""
     target_factor: Positive = 250.0
     """dexp: the last level is 1/target_factor of the first."""
@@ -117,6 +122,8 @@ class LayerScheduleConfig(Section):
     """plateau: number of drops (three in the paper)."""
     final_factor: NonNegative = 0.0
     """cosine: the factor at the end."""
+    freeze_epoch: NonNegative | None = None
+    """Any: the factor is 0 from this epoch on."""
 
     @model_validator(mode="after")
     def _steps_are_complete(self) -> LayerScheduleConfig:
@@ -137,7 +144,8 @@ class ScheduleConfig(LayerScheduleConfig):
     bias: LayerScheduleConfig | None = None
     """The biases' own schedule; None follows the weights'."""
     layers: dict[str, LayerScheduleConfig] = {}
-    """A layer's own schedule, weights and biases: schedule.layers.conv1 (paper.md 3.2)."""
+    """A layer's own schedule, by its name (schedule.layers.conv1). Its biases keep schedule.bias where there is one,
+    but a factor of 0 freezes weights and biases alike, as in the 2012 code, which then skips the update."""
 
 
 class TrainConfig(Section):
