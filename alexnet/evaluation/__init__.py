@@ -1,0 +1,1 @@
+"""Error rates by the paper's protocols, and predictions for single images."""
