@@ -150,6 +150,8 @@ class ScheduleConfig(LayerScheduleConfig):
 
 class TrainConfig(Section):
     epochs: Positive = 90.0
+    min_steps: PositiveInt | None = None
+    """Train at least so many steps, however few images there are; the schedule is stretched with the run."""
     batch_size: PositiveInt = 128
     """Images per weight update, over all devices."""
     micro_batch_size: PositiveInt | None = None
@@ -167,6 +169,8 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     views: Literal["center", "flip", "ten_crop"] = "ten_crop"
     """Views of the final evaluation; while training, the centre crop is used."""
+    checkpoint: Literal["best", "last"] = "last"
+    """Which weights the final evaluation is of: the best by validation error, or the last, as in the paper."""
     batch_size: PositiveInt = 128
     """Views per forward pass."""
 
