@@ -1,0 +1,180 @@
+"""Names and probabilities for single images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import nn
+
+from alexnet.data.decode import UnreadableImage
+from alexnet.data.squares import to_square
+from alexnet.errors import UserError
+from alexnet.evaluation.evaluator import ensemble_probabilities, evaluation_mode
+from alexnet.evaluation.inputs import ImageInput, NamedImage, open_inputs
+
+if TYPE_CHECKING:
+    from alexnet.data.preprocessing import Preprocessing
+    from alexnet.training.checkpoint import Checkpoint
+
+IMAGES_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class and its probability in [0, 1]."""
+
+    class_id: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one input, best first; or no guesses, and why."""
+
+    input: str
+    guesses: list[Guess]
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        guesses = [{"class": g.class_id, "name": g.name, "probability": g.probability} for g in self.guesses]
+        return {"input": self.input, "guesses": guesses, "error": self.error}
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One network or an ensemble, ready to be asked: models on `device`, one preprocessing each, shared classes."""
+
+    models: Sequence[nn.Module]
+    preprocessings: Sequence[Preprocessing]
+    classes: Sequence[str]
+    class_names: Sequence[str]
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+
+def load_predictor(
+    checkpoints: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Predictor:
+    """Make a Predictor of checkpoints (files, run folders or loaded ones); several are an ensemble.
+
+    Raises UserError when one cannot be read or when they do not know the same classes.
+    """
+    from alexnet.runtime.device import choose_device, choose_precision
+    from alexnet.training.checkpoint import Checkpoint, build_model, load_checkpoint
+
+    if isinstance(checkpoints, str | Path | Checkpoint):
+        checkpoints = [checkpoints]
+    if not checkpoints:
+        raise UserError("Give at least one checkpoint.")
+    loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
+    for given, checkpoint in zip(checkpoints, loaded, strict=True):
+        if checkpoint.classes != loaded[0].classes:
+            name = "one" if isinstance(given, Checkpoint) else given
+            raise UserError(
+                f"The checkpoints of an ensemble must know the same classes in the same order; {name} differs."
+            )
+    target = choose_device(device)
+    return Predictor(
+        models=[build_model(checkpoint).to(target) for checkpoint in loaded],
+        preprocessings=[checkpoint.preprocessing for checkpoint in loaded],
+        classes=loaded[0].classes,
+        class_names=loaded[0].class_names,
+        device=target,
+        dtype=choose_precision(precision, target),
+    )
+
+
+def predict(
+    predictor: Predictor | str | Path | Checkpoint,
+    inputs: ImageInput | Iterable[ImageInput],
+    *,
+    top: int = 5,
+    views: str = "center",
+    stdin: BinaryIO | None = None,
+) -> list[Prediction]:
+    """The `top` most probable classes of every input, in order; see `predict_each`."""
+    return list(predict_each(predictor, inputs, top=top, views=views, stdin=stdin))
+
+
+def predict_each(
+    predictor: Predictor | str | Path | Checkpoint,
+    inputs: ImageInput | Iterable[ImageInput],
+    *,
+    top: int = 5,
+    views: str = "center",
+    stdin: BinaryIO | None = None,
+) -> Iterator[Prediction]:
+    """Predictions as they are made, a batch at a time.
+
+    inputs: one or several paths, folders, URLs, "-" (standard input, or `stdin`), PIL images, uint8 arrays (H, W, 3)
+    RGB or bytes of image files. One that cannot be read becomes a Prediction with an `error`; the others go on.
+    predictor: a Predictor, a checkpoint, or the path of one. Raises UserError for a bad checkpoint, `top` or `views`.
+    """
+    if top < 1:
+        raise UserError(f"top must be at least 1, not {top}.")
+    if not isinstance(predictor, Predictor):
+        predictor = load_predictor(predictor)
+    opened = open_inputs(inputs, stdin)
+    with ThreadPoolExecutor(4) as pool:
+        while batch := list(islice(opened, IMAGES_PER_BATCH)):
+            pixels = list(pool.map(_read, batch))
+            yield from _predict_batch(predictor, batch, pixels, top, views)
+
+
+def _read(image: NamedImage) -> np.ndarray | str:
+    """The pixels, or why there are none."""
+    try:
+        return image.read()
+    except UnreadableImage as error:
+        return str(error) or "it cannot be read"
+
+
+def _predict_batch(
+    predictor: Predictor, batch: Sequence[NamedImage], pixels: Sequence[np.ndarray | str], top: int, views: str
+) -> Iterator[Prediction]:
+    arrays = [item for item in pixels if not isinstance(item, str)]
+    rows = iter(_probabilities(predictor, arrays, views) if arrays else [])
+    for image, item in zip(batch, pixels, strict=True):
+        if isinstance(item, str):
+            yield Prediction(image.name, [], item)
+            continue
+        row = next(rows)
+        if row is None:
+            yield Prediction(image.name, [], "the network's output is not finite")
+            continue
+        best = np.argsort(-row, kind="stable")[:top]
+        guesses = [Guess(predictor.classes[i], predictor.class_names[i], float(row[i])) for i in best]
+        yield Prediction(image.name, guesses)
+
+
+def _probabilities(predictor: Predictor, arrays: Sequence[np.ndarray], views: str) -> list[np.ndarray | None]:
+    sizes = {preprocessing.image_size for preprocessing in predictor.preprocessings}
+    squares = {
+        size: torch.from_numpy(np.stack([to_square(array, size) for array in arrays])).to(predictor.device)
+        for size in sizes
+    }
+    # Not around the generator: its caller would run in these modes between two predictions.
+    with evaluation_mode(predictor.models), torch.inference_mode():
+        mean, finite = ensemble_probabilities(
+            predictor.models,
+            predictor.preprocessings,
+            [squares[preprocessing.image_size] for preprocessing in predictor.preprocessings],
+            views=views,
+            batch_size=128,
+            dtype=predictor.dtype,
+        )
+    if mean.shape[1] != len(predictor.classes):
+        raise UserError(f"The model has {mean.shape[1]} outputs, but {len(predictor.classes)} class names were given.")
+    return [row if ok else None for row, ok in zip(mean.cpu().numpy(), finite.cpu().numpy(), strict=True)]
