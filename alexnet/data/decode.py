@@ -1,0 +1,166 @@
+"""Bytes of an image file to the RGB pixels that a person sees."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+    + (".jp2", ".avif")
+)
+
+# Every other format that Pillow knows stays shut: some of them start programs (EPS runs Ghostscript).
+Image.init()
+_FORMATS = tuple(
+    name
+    for name in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+    if name in Image.OPEN
+)
+_PILLOW = re.compile(r"PIL\.")
+_ORIENTATION = 0x0112
+_GREY_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnreadableImage(Exception):
+    """An image that cannot be decoded; str() is a short reason without the file's name, the same every time."""
+
+
+def decode_image(data: bytes | Path) -> np.ndarray:
+    """Decode an image file, given as its content or its path, to (H, W, 3) uint8 RGB.
+
+    Greyscale is repeated in the three channels, 16-bit grey is scaled to 8 bits, transparency is laid over white, the
+    EXIF orientation is applied, and of an animation the first frame is taken. Raises UnreadableImage for anything else,
+    also for more pixels than Pillow's limit `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    if isinstance(data, Path):
+        data = _read(data)
+    if not data:
+        raise UnreadableImage("the file is empty")
+    if data[:2] == b"\xff\xd8":
+        pixels = _decode_plain_jpeg(data)
+        if pixels is not None:
+            return pixels
+    return _decode_with_pillow(data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise UnreadableImage("it is a folder, not a file") from None
+    except OSError as error:
+        raise UnreadableImage((error.strerror or type(error).__name__).lower()) from None
+
+
+def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
+    """Decode an upright greyscale, YCbCr or RGB JPEG with simplejpeg (about twice as fast); None: leave it to Pillow.
+
+    Pillow has the last word on everything odd, so that what is readable, and as which pixels, does not depend on the
+    decoder.
+    """
+    try:
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height)
+        if color_space not in ("YCbCr", "Gray", "RGB") or not _is_upright(data):
+            return None
+        return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
+
+
+def _is_upright(data: bytes) -> bool:
+    if b"Exif\x00\x00" not in data and b"http://ns.adobe.com/xap/" not in data:
+        return True
+    _silence_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return image.getexif().get(_ORIENTATION, 1) == 1
+    except Exception:
+        return False
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    _silence_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(*image.size)
+            image.load()
+            return np.array(_to_rgb(_upright(image)))
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to, from OSError to IndexError
+        raise UnreadableImage(_reason(error, data)) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _GREY_16_BIT:
+        return _grey(np.asarray(image).astype(np.float64) / 257)
+    if image.mode in ("I", "F"):
+        return _grey(_to_8_bit_range(np.asarray(image).astype(np.float64)))
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow takes every CMYK JPEG for Adobe's, which stores 255 - ink; without Adobe's marker it is the ink itself.
+        image = Image.merge("CMYK", [band.point(lambda ink: 255 - ink) for band in image.split()])
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bit_range(values: np.ndarray) -> np.ndarray:
+    """Bring values of unstated range to 0-255: from the narrowest usual range that holds them, or else stretched.
+
+    Usual ranges are 0-1 (floats; an integer image of zeros and ones comes out black and white too), 0-255 and 0-65535.
+    """
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    if low >= 0:
+        for limit in (1, 255, 65535):
+            if high <= limit:
+                return values * (255 / limit)
+    return (values - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+
+
+def _check_size(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise UnreadableImage(f"{width} x {height} pixels are more than the limit of {limit:,}")
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image in a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more pixels than the limit of {Image.MAX_IMAGE_PIXELS:,}"
+    message = str(error) or type(error).__name__
+    if "truncated" in message.lower() or isinstance(error, EOFError):
+        return "the file is truncated"
+    return re.sub(r"\s*<[^>]*0x[0-9a-f]+>", "", message)[:200]
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings about a file's content from the person: what matters becomes UnreadableImage.
+
+    Moved to the front each time, since other code may put filters before it. `warnings.catch_warnings` would not do: it
+    is not safe in threads.
+    """
+    if not warnings.filters or warnings.filters[0] != ("ignore", None, Warning, _PILLOW, 0):
+        warnings.filterwarnings("ignore", module=_PILLOW.pattern)

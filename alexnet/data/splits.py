@@ -1,0 +1,128 @@
+"""What a data source is: labelled images in one or two splits, and the names of their classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A list of labelled images that are read one at a time.
+
+    labels: (N,) int64, positions in the source's classes. keys: N strings, unique in the split, that name an image to a
+    person (a path relative to the source, or an index). read(i) returns image i as (H, W, 3) uint8 RGB and raises
+    UnreadableImage; it may be called from several threads. array: the images themselves, (N, H, W, 3) uint8 and
+    C-contiguous, where the source has them in memory anyway; read(i) is array[i] then. classes: the source's classes,
+    for messages.
+    """
+
+    name: str
+    labels: np.ndarray
+    keys: Sequence[str]
+    read: Callable[[int], np.ndarray]
+    array: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set: its classes in label order, and its splits.
+
+    classes are the identifiers (folder names, wnids, digits), class_names what a person calls them. train is None where
+    there is only something to evaluate on. fingerprint is equal for two sources with the same classes, keys and labels;
+    pixels do not enter it. notes are sentences that the person should see.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    train: Split | None
+    val: Split
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def build_source(
+    *,
+    name: str,
+    kind: str,
+    classes: Sequence[str],
+    class_names: Sequence[str],
+    train: Split | None,
+    val: Split,
+    notes: Sequence[str] = (),
+) -> Source:
+    """Put a source together: checks that labels, keys and classes fit each other, and computes the fingerprint."""
+    classes, class_names = tuple(classes), tuple(class_names)
+    assert len(classes) == len(class_names)
+    for split in (train, val):
+        if split is not None:
+            assert len(split.keys) == len(split.labels) and split.labels.dtype == np.int64
+            assert len(split) == 0 or (split.labels.min() >= 0 and split.labels.max() < len(classes))
+    return Source(
+        name=name,
+        kind=kind,
+        classes=classes,
+        class_names=class_names,
+        train=None if train is None else replace(train, classes=classes),
+        val=replace(val, classes=classes),
+        fingerprint=fingerprint(classes, train, val),
+        notes=tuple(notes),
+    )
+
+
+def fingerprint(classes: Sequence[str], *splits: Split | None) -> str:
+    """Hash of the classes and of every split's name, keys and labels, in order: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _update(digest, classes)
+    for split in splits:
+        if split is None:
+            _update(digest, ["no split"])
+            continue
+        _update(digest, [split.name])
+        _update(digest, split.keys)
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def take(split: Split, indices: np.ndarray) -> Split:
+    """The split with only the images at `indices` (int64), in that order."""
+    if split.array is not None:
+        array = split.array[indices]
+        return replace(
+            split,
+            labels=split.labels[indices],
+            keys=[split.keys[i] for i in indices],
+            read=array.__getitem__,
+            array=array,
+        )
+    positions = indices.tolist()
+    return replace(
+        split,
+        labels=split.labels[indices],
+        keys=[split.keys[i] for i in positions],
+        read=lambda i: split.read(positions[i]),
+    )
+
+
+def draw(split: Split, num_images: int, seed: int) -> Split:
+    """`num_images` images of the split, chosen by `seed` and by their keys alone, in the split's own order."""
+    ranks = [hashlib.sha256(f"{seed}:{key}".encode("utf-8", "backslashreplace")).digest() for key in split.keys]
+    chosen = sorted(range(len(split)), key=ranks.__getitem__)[:num_images]
+    return take(split, np.array(sorted(chosen), dtype=np.int64))
+
+
+def _update(digest: hashlib._Hash, strings: Sequence[str]) -> None:
+    """Hash a list of strings such that no two lists give the same bytes."""
+    digest.update(f"{len(strings)}\n".encode())
+    for string in strings:
+        encoded = string.encode("utf-8", "backslashreplace")
+        digest.update(b"%d:%s" % (len(encoded), encoded))

@@ -1,0 +1,114 @@
+"""The mean image and the colour covariance of a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet.data.squares import ImageSet
+from alexnet.data.threads import map_blocks
+
+_BLOCK_BYTES = 2**21
+_ZERO_VARIANCE_SHARE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Of all squares of a training set, in 0-255 RGB (paper 2, 4.1; paper.md 3.5).
+
+    mean_image: (S, S, 3) float32. color_covariance: (3, 3) float64, over all pixels. color_stdevs: (3,) float64, its
+    principal standard deviations, falling. color_vectors: (3, 3) float64, the unit eigenvectors as columns, each with
+    its largest component positive. All are NumPy arrays.
+    """
+
+    mean_image: np.ndarray
+    color_covariance: np.ndarray
+    color_stdevs: np.ndarray
+    color_vectors: np.ndarray
+    num_images: int
+
+    @property
+    def channel_mean(self) -> np.ndarray:
+        """(3,) float64: the mean image's mean in each channel."""
+        return self.mean_image.mean(axis=(0, 1), dtype=np.float64)
+
+    @property
+    def channel_std(self) -> np.ndarray:
+        """(3,) float64: standard deviation over all pixels in each channel."""
+        return np.sqrt(np.diagonal(self.color_covariance))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain types, as a checkpoint holds them."""
+        return {
+            "mean_image": torch.from_numpy(self.mean_image.copy()),
+            "color_covariance": torch.from_numpy(self.color_covariance.copy()),
+            "color_stdevs": torch.from_numpy(self.color_stdevs.copy()),
+            "color_vectors": torch.from_numpy(self.color_vectors.copy()),
+            "num_images": self.num_images,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Statistics:
+        """The inverse of to_dict."""
+        arrays = {key: value.numpy() for key, value in values.items() if isinstance(value, torch.Tensor)}
+        return cls(num_images=int(values["num_images"]), **arrays)
+
+
+def compute_statistics(
+    images: ImageSet, num_workers: int = 0, on_progress: Callable[[int, int], None] | None = None
+) -> Statistics:
+    """Mean image and colour covariance of `images`, with num_workers threads (0: this one).
+
+    Sums are whole numbers, so the result is the same bit for bit in whatever order and blocks they are taken.
+    on_progress(done, total) is called in this thread.
+    """
+    total, size = len(images), images.image_size
+    if total == 0:
+        raise ValueError("statistics need at least one image")
+
+    def sums(block: range) -> tuple[np.ndarray, np.ndarray]:
+        if images.array is not None:
+            squares = images.array[block.start : block.stop]
+        else:
+            squares = np.stack([images.square(i) for i in block])
+        # In float64 every product and partial sum is a whole number below 2**53: exact, and as fast as BLAS.
+        colors = squares.reshape(-1, 3).astype(np.float64)
+        return squares.sum(axis=0, dtype=np.int64), (colors.T @ colors).astype(np.int64)
+
+    pixel_sums = np.zeros((size, size, 3), np.int64)
+    product_sums = np.zeros((3, 3), np.int64)
+    block_size = max(1, _BLOCK_BYTES // (size * size * 3))
+    for block, (block_pixels, block_products) in map_blocks(sums, total, block_size, num_workers):
+        pixel_sums += block_pixels
+        product_sums += block_products
+        if on_progress is not None:
+            on_progress(block.stop, total)
+    covariance = _covariance(pixel_sums.sum(axis=(0, 1)).tolist(), product_sums.tolist(), total * size * size)
+    stdevs, vectors = principal_components(covariance)
+    return Statistics((pixel_sums / total).astype(np.float32), covariance, stdevs, vectors, total)
+
+
+def _covariance(sums: list[int], products: list[list[int]], count: int) -> np.ndarray:
+    """E[x y] - E[x] E[y] in Python's unbounded integers up to the one division, so that no digit cancels."""
+    return np.array(
+        [[(count * products[i][j] - sums[i] * sums[j]) / count**2 for j in range(3)] for i in range(3)], np.float64
+    )
+
+
+def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (3,), falling, and unit eigenvectors (3, 3) as columns of a (3, 3) covariance.
+
+    Variances that only rounding keeps from zero are zero. The sign is the one with the largest component positive (the
+    first of them where two are equally large).
+    """
+    variances, vectors = np.linalg.eigh(covariance)
+    variances, vectors = variances[::-1], vectors[:, ::-1]
+    variances = np.where(variances > _ZERO_VARIANCE_SHARE * variances[0], variances, 0.0)
+    sizes = np.abs(vectors)
+    largest = np.argmax(sizes > sizes.max(axis=0) - 1e-9, axis=0)
+    signs = np.where(vectors[largest, np.arange(3)] < 0, -1.0, 1.0)
+    return np.sqrt(variances), np.ascontiguousarray(vectors * signs)
