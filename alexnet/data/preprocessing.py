@@ -25,7 +25,7 @@ class Preprocessing:
     channel_order: Literal["rgb", "bgr"]
     mean_mode: MeanMode
     mean_image: torch.Tensor
-    """(image_size, image_size, 3) float32 RGB, 0-255: the mean activity of each pixel over the training set (paper 2)."""
+    """(image_size, image_size, 3) float32 RGB, 0-255: each pixel's mean over the training set (paper 2)."""
     channel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     channel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """For "unit": the constants that torchvision's weights were trained with (its weight documentation)."""
@@ -41,9 +41,9 @@ class Preprocessing:
     ) -> torch.Tensor:
         """Network inputs from crops.
 
-        crops: (N, h, w, 3) uint8 RGB, already reflected where `flips` says so; offsets: (N, 2) int64 (top, left) of each
-        crop in its square, None = the centre; flips: (N,) bool; color_shift: (N, 3) float32 RGB added to every pixel
-        (paper 4.1); divisor: the 2012 code's 1.1. Returns (N, 3, h, w) in `dtype`, channels-last.
+        crops: (N, h, w, 3) uint8 RGB, already reflected where `flips` says so; offsets: (N, 2) int64, top and left of
+        each crop in its square, None = the centre; flips: (N,) bool; color_shift: (N, 3) float32 RGB added to every
+        pixel (paper 4.1); divisor: the 2012 code's 1.1. Returns (N, 3, h, w) in `dtype`, channels-last.
         """
         images = crops.to(torch.float32)
         if color_shift is not None:

@@ -1,0 +1,199 @@
+"""Checkpoints: one file that describes itself, plain types and tensors only, never half written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from alexnet.data.preprocessing import Preprocessing
+from alexnet.errors import RunError, UserError
+from alexnet.models import AlexNet, Architecture
+
+FORMAT = "alexnet-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained (or half trained) network with everything needed to use it, and to go on training it."""
+
+    architecture: Architecture
+    num_classes: int
+    image_size: int
+    """Side of the network's input, pixels."""
+    classes: tuple[str, ...]
+    """Class ids in the order of the outputs (folder names, wnids)."""
+    class_names: tuple[str, ...]
+    """Names for people, in the same order."""
+    preprocessing: Preprocessing
+    recipe: dict[str, Any]
+    data: str
+    """The data set it was trained on, as given."""
+    step: int
+    epoch: float
+    metrics: dict[str, Any]
+    """The last evaluation, with its protocol; empty before the first."""
+    model_state: dict[str, torch.Tensor]
+    """The weights to use: the moving average where one is kept."""
+    training_state: dict[str, Any] | None
+    """What resuming needs beyond the step; None in checkpoints that are only for use."""
+    environment: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically: whatever happens, `path` holds the old file or the new one, complete.
+
+    Raises RunError when the disk is full; what was there before is kept.
+    """
+    contents = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **{field: getattr(checkpoint, field) for field in checkpoint.__dataclass_fields__},
+        "architecture": checkpoint.architecture.to_dict(),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "classes": list(checkpoint.classes),
+        "class_names": list(checkpoint.class_names),
+    }
+    write_atomically(path, lambda file: torch.save(contents, file), _size_of(contents))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], expected_bytes: int = 0) -> None:
+    """Write a file under a temporary name, flush it to the disk, then rename it into place.
+
+    Raises RunError when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < expected_bytes:
+        raise _disk_full(path, expected_bytes)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        # torch reports a failed write as a RuntimeError without an errno.
+        full = shutil.disk_usage(path.parent).free < expected_bytes
+        if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+            raise _disk_full(path, expected_bytes) from error
+        if isinstance(error, OSError) or "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+            raise RunError(f"Cannot write {path}: {error}. What was there before is kept.") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _disk_full(path: Path, expected_bytes: int) -> RunError:
+    need = f" ({expected_bytes / 1e6:.0f} MB are needed)" if expected_bytes else ""
+    return RunError(
+        f"The disk is full: cannot write {path}{need}. Everything written before is kept; "
+        "free some space and give the same command again, it goes on from the last checkpoint."
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be synced."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _size_of(value: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(_size_of(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_size_of(item) for item in value)
+    return 0
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint file; a run's folder stands for its best checkpoint.
+
+    No code from the file is executed (weights_only). Raises UserError when there is none, or when it is something else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _checkpoint_of_run(path)
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "it is damaged or was not written by this package"
+        raise UserError(f"{path} is not a checkpoint: {reason} ({type(error).__name__}).") from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT})."
+        )
+    version = contents.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has checkpoint format {version}; this version of alexnet reads format {FORMAT_VERSION}."
+        )
+    try:
+        return _from_contents(contents)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: its description is incomplete ({error}).") from None
+
+
+def _checkpoint_of_run(folder: Path) -> Path:
+    for name in ("best.pt", "last.pt"):
+        candidate = folder / "checkpoints" / name
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{folder} is a folder without checkpoints/best.pt; give a checkpoint file or a run's folder.")
+
+
+def _from_contents(contents: dict[str, Any]) -> Checkpoint:
+    fields = {name: contents[name] for name in Checkpoint.__dataclass_fields__}
+    return Checkpoint(
+        **{
+            **fields,
+            "architecture": Architecture.from_dict(fields["architecture"]),
+            "preprocessing": Preprocessing.from_dict(fields["preprocessing"]),
+            "classes": tuple(fields["classes"]),
+            "class_names": tuple(fields["class_names"]),
+        }
+    )
+
+
+def build_model(checkpoint: Checkpoint) -> AlexNet:
+    """The network of a checkpoint with its weights, in evaluation mode, on the CPU."""
+    with torch.device("meta"):
+        model = AlexNet(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
+    try:
+        model.load_state_dict(checkpoint.model_state, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"The checkpoint's weights do not fit its architecture: {error}") from None
+    return model.requires_grad_(True).eval()
+
+
+def load_model(path: str | Path) -> AlexNet:
+    """The network of a checkpoint file or run folder: a plain nn.Module in evaluation mode.
+
+    Its input is float images (N, 3, H, W) as `load_checkpoint(path).preprocessing.normalize` makes them; it returns
+    logits (N, num_classes).
+    """
+    return build_model(load_checkpoint(path))

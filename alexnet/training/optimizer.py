@@ -1,0 +1,136 @@
+"""The update rule of the paper (section 5), and the parameter groups that recipes give their own rates and decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from alexnet.config import OptimizerConfig, ScheduleConfig
+from alexnet.errors import UserError
+from alexnet.training.schedules import Progress, rate_factor, warmup_factor
+
+_CHUNK = 1 << 19
+"""Elements updated at a time: a chunk of weight, velocity and gradient (6 MB) stays in cache for all operations."""
+
+
+class KrizhevskySGD(torch.optim.Optimizer):
+    """Momentum SGD exactly as in the paper, section 5 (S src/weights.cu:146-196)::
+
+        v <- momentum * v - weight_decay * lr * w - lr * gradient
+        w <- w + v
+
+    torch.optim.SGD multiplies by lr when it applies the velocity instead of when it builds it. The two agree while lr
+    is constant; after a drop, this velocity still carries steps of the old size (paper.md 3.4). A parameter whose lr is
+    0 is frozen: neither it nor its velocity is touched.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply the gradients in `.grad` once."""
+        for group in self.param_groups:
+            if group["lr"] == 0:
+                continue
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "velocity" not in state:
+                    state["velocity"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                _update(parameter, state["velocity"], parameter.grad, **_rates(group))
+
+
+def _rates(group: dict[str, Any]) -> dict[str, float]:
+    return {key: group[key] for key in ("lr", "momentum", "weight_decay")}
+
+
+def _update(
+    weight: torch.Tensor,
+    velocity: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    for w, v, g in zip(*_chunks(weight, velocity, gradient), strict=True):
+        v.mul_(momentum).add_(g, alpha=-lr)
+        if weight_decay:
+            v.add_(w, alpha=-weight_decay * lr)
+        w.add_(v)
+
+
+def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """Views of the same elements of each tensor: each number then moves through memory once, not four times.
+
+    Only the fully connected layers are large, and they are contiguous; convolutions may be channels-last.
+    """
+    if all(tensor.is_contiguous() for tensor in tensors) and tensors[0].numel() > _CHUNK:
+        return [tensor.view(-1).split(_CHUNK) for tensor in tensors]
+    return [(tensor,) for tensor in tensors]
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """One group a parameter, with its `name`, `layer`, `is_bias`, its `base_lr` and its weight decay.
+
+    Biases have a rate of their own (2x in the 2012 source) and no decay unless asked (S src/weights.cu; paper.md 1.4).
+    """
+    groups = []
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    for layer in config.layers:
+        if layer not in layers:
+            raise UserError(
+                f"optimizer.layers.{layer}: the model has no such layer; it has {', '.join(sorted(layers))}."
+            )
+    for name, parameter in model.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        own = config.layers.get(layer)
+        # Batch norm's scale is one-dimensional too; like a bias it is not decayed.
+        is_bias = kind == "bias"
+        decayed = config.decay_biases or (not is_bias and parameter.dim() > 1)
+        decay = config.weight_decay if own is None or own.weight_decay is None else own.weight_decay
+        base_lr = config.lr * (config.bias_lr_factor if is_bias else 1.0) * (1.0 if own is None else own.lr_factor)
+        groups.append(
+            {
+                "params": [parameter],
+                "name": name,
+                "layer": layer,
+                "is_bias": is_bias,
+                "base_lr": base_lr,
+                "lr": base_lr,
+                "weight_decay": decay if decayed else 0.0,
+            }
+        )
+    return groups
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, one parameter group a parameter."""
+    groups = parameter_groups(model, config)
+    if config.rule == "krizhevsky_2012":
+        return KrizhevskySGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, progress: Progress, epochs_per_step: float
+) -> float:
+    """Give every group its rate for one step; returns the factor of the layers without a schedule of their own."""
+    warmup = warmup_factor(schedule, progress, epochs_per_step)
+    for group in optimizer.param_groups:
+        own = schedule.layers.get(group["layer"])
+        if own is None and group["is_bias"]:
+            own = schedule.bias
+        group["lr"] = group["base_lr"] * rate_factor(own or schedule, progress) * warmup
+    return rate_factor(schedule, progress) * warmup

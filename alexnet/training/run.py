@@ -1,0 +1,348 @@
+"""A whole run: open the data, claim the folder, train or continue, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from alexnet.reporting.report import save_report_images, write_report
+from PIL import Image
+
+from alexnet.config import Recipe
+from alexnet.config_io import load_recipe
+from alexnet.data.loader import TrainingLoader
+from alexnet.data.preprocessing import Preprocessing
+from alexnet.data.sampler import ImageOrder
+from alexnet.data.sources import open_source
+from alexnet.data.splits import Source
+from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
+from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.errors import UserError
+from alexnet.evaluation.report import EvaluationReport
+from alexnet.models import AlexNet, create_model
+from alexnet.reporting.metrics_log import MetricsLog, open_sinks
+from alexnet.reporting.progress import Mode
+from alexnet.reporting.progress import Progress as ProgressDisplay
+from alexnet.runtime.device import configure, default_num_workers, describe_choice
+from alexnet.runtime.environment import describe_environment
+from alexnet.training.checkpoint import load_checkpoint, write_atomically
+from alexnet.training.run_folder import RunFolder, write_text
+from alexnet.training.trainer import Trainer
+
+_NUM_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to; the contents of summary.json."""
+
+    output: Path
+    finished: bool
+    """False when a signal stopped the run; the same command continues it."""
+    values: dict[str, Any]
+    """summary.json, empty when not finished: errors as fractions with their protocol, step, images_per_second."""
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights with the lowest validation error."""
+        return self.output / "checkpoints" / "best.pt"
+
+
+class _Data(NamedTuple):
+    source: Source
+    train: ImageSet
+    validation: ImageSet
+    statistics: Statistics
+
+
+def train(
+    recipe: Recipe | str | Path | None = None,
+    data: str = "digits",
+    output: str | Path = "runs/digits",
+    *,
+    overrides: Sequence[str] = (),
+    progress: Mode = "auto",
+) -> RunSummary:
+    """Train by a recipe on a data set, into a run's folder; the same call on the same folder continues the run.
+
+    recipe: a Recipe, a recipe's name or file, or None for `digits`; overrides: "section.key=value" texts laid over it.
+    data: see `alexnet.data.sources.open_source`. progress: "auto", "bars", "plain" or "silent".
+    Raises UserError for what the caller can mend, RunError when the run itself fails.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise UserError("overrides belong to a recipe's name or file; change a Recipe object itself.")
+    folder = RunFolder(Path(output))
+    with ProgressDisplay(progress) as display:
+        try:
+            return _run(recipe, data, folder, display)
+        finally:
+            folder.close()
+
+
+def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay) -> RunSummary:
+    source = open_source(data_name, recipe.data)
+    if source.train is None:
+        raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
+    device, dtype = configure(recipe.runtime)
+    recipe = _resolve(recipe, source, dtype, folder.saved_recipe())
+    dtype = getattr(torch, recipe.runtime.precision)
+    # Built first: an impossible size or layer name must be refused before anything is written or decoded.
+    model = create_model(
+        recipe.model.name,
+        recipe.model.num_classes or len(source.classes),
+        image_size=recipe.model.image_size,
+        initialization=recipe.model.initialization,
+        dropout=recipe.model.dropout,
+        seed=recipe.seed,
+    )
+    _check_sizes(recipe, model)
+    identity = {
+        "source": data_name,
+        "kind": source.kind,
+        "fingerprint": source.fingerprint,
+        "num_train": len(source.train),
+        "num_val": len(source.val),
+        "classes": list(source.classes),
+        "class_names": list(source.class_names),
+    }
+    folder.open(recipe, identity)
+    if folder.summary.is_file():
+        display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
+        return RunSummary(folder.path, True, json.loads(folder.summary.read_text()))
+    for note in source.notes:
+        display.message(note)
+    display.message(describe_choice(device, dtype))
+    data = _load_data(recipe, source, folder, identity, display)
+    trainer = _build_trainer(recipe, data_name, model, data, folder, device, dtype, display)
+    try:
+        if not trainer.fit():
+            display.message(
+                f"Stopped at step {trainer.state.step} of {trainer.num_steps}, everything saved; "
+                "the same command goes on from there."
+            )
+            return RunSummary(folder.path, False, {})
+        return RunSummary(folder.path, True, _finish(recipe, trainer, data, folder, display))
+    finally:
+        trainer.log.close()
+
+
+def _resolve(recipe: Recipe, source: Source, dtype: torch.dtype, saved: Recipe | None) -> Recipe:
+    """The recipe with everything that was left to the data or the machine filled in.
+
+    A run that continues on another machine keeps the precision it was begun with.
+    """
+    precision = recipe.runtime.precision
+    if precision == "auto":
+        precision = saved.runtime.precision if saved is not None else str(dtype).removeprefix("torch.")
+    model = recipe.model
+    if model.num_classes is None:
+        model = model.model_copy(update={"num_classes": len(source.classes)})
+    elif model.num_classes < len(source.classes):
+        raise UserError(
+            f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
+        )
+    runtime = recipe.runtime.model_copy(update={"precision": precision})
+    return recipe.model_copy(update={"model": model, "runtime": runtime})
+
+
+def _check_sizes(recipe: Recipe, model: AlexNet) -> None:
+    if recipe.data.image_size < model.image_size:
+        raise UserError(
+            f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
+            f"{model.image_size} px; raise it, or set model.image_size."
+        )
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    unknown = [layer for layer in recipe.schedule.layers if layer not in layers]
+    if unknown:
+        raise UserError(
+            f"schedule.layers.{unknown[0]}: {recipe.model.name} has no such layer; it has {sorted(layers)}."
+        )
+
+
+def _load_data(
+    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay
+) -> _Data:
+    """Both splits and the training set's statistics; what was skipped is kept with the run."""
+    assert source.train is not None
+    record = json.loads(folder.data.read_text())
+    workers = recipe.runtime.num_workers
+    workers = default_num_workers(images_in_memory=False) if workers is None else workers
+    limit = recipe.data.memory_limit_gb
+    sets = []
+    for split in (source.train, source.val):
+        known = record.get("skipped", {}).get(split.name)
+        images = load_images(
+            split,
+            recipe.data.image_size,
+            num_workers=workers,
+            max_unreadable=recipe.data.max_unreadable,
+            memory_limit_bytes=free_memory_bytes() // 2 if limit is None else int(limit * 2**30),
+            on_progress=display.counter(f"Reading {split.name} images"),
+            known_skipped=known,
+        )
+        sets.append(images)
+        if images.skipped:
+            first = images.skipped[0]
+            display.message(
+                f"{len(images.skipped)} unreadable image(s) of the {split.name} split are left out (listed in "
+                f"{folder.data}), the first: {first.key}: {first.reason}."
+            )
+        for note in images.notes:
+            display.message(note)
+    train_set, validation = sets
+    skipped = {
+        split.name: {item.key: item.reason for item in images.skipped}
+        for split, images in zip((source.train, source.val), sets, strict=True)
+    }
+    write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
+    return _Data(source, train_set, validation, _statistics(train_set, folder, workers, display))
+
+
+def _statistics(images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay) -> Statistics:
+    """Computed once, then kept with the run."""
+    if folder.statistics.is_file():
+        with np.load(folder.statistics, allow_pickle=False) as file:
+            saved = {key: file[key] for key in file.files}
+        return Statistics(**{**saved, "num_images": int(saved["num_images"])})
+    statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
+    write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
+    return statistics
+
+
+def _build_trainer(
+    recipe: Recipe,
+    data_name: str,
+    model: AlexNet,
+    data: _Data,
+    folder: RunFolder,
+    device: torch.device,
+    dtype: torch.dtype,
+    display: ProgressDisplay,
+) -> Trainer:
+    """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
+    architecture = model.architecture
+    preprocessing = Preprocessing(
+        image_size=recipe.data.image_size,
+        crop_size=model.image_size,
+        input_scale=architecture.input_scale,
+        channel_order=architecture.channel_order,
+        mean_mode=recipe.augment.mean,
+        mean_image=torch.from_numpy(data.statistics.mean_image),
+    )
+    workers = recipe.runtime.num_workers
+    loader = TrainingLoader(
+        data.train,
+        data.statistics,
+        recipe.augment,
+        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed),
+        batch_size=recipe.train.batch_size,
+        crop_size=model.image_size,
+        num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
+    )
+    environment = describe_environment()
+    checkpoint = load_checkpoint(folder.last_checkpoint) if folder.last_checkpoint.is_file() else None
+    recipe_values = recipe.model_dump(mode="json", exclude_none=True)
+    log = MetricsLog(
+        folder.metrics,
+        open_sinks(recipe.logging, folder.path, recipe_values),
+        keep_until_step=checkpoint.step if checkpoint is not None else 0,
+    )
+    trainer = Trainer(
+        recipe,
+        model,
+        loader,
+        data.validation,
+        preprocessing,
+        device=device,
+        dtype=dtype,
+        folder=folder,
+        description={
+            "architecture": architecture,
+            "num_classes": model.num_classes,
+            "image_size": model.image_size,
+            "classes": data.source.classes,
+            "class_names": data.source.class_names,
+            "preprocessing": preprocessing,
+            "recipe": recipe_values,
+            "data": data_name,
+            "environment": environment,
+        },
+        log=log,
+        display=display,
+    )
+    if checkpoint is None:
+        write_text(folder.environment, json.dumps(environment, indent=1))
+        log.write(
+            "start", step=0, num_steps=trainer.num_steps, num_images=len(data.train), batch_size=loader.batch_size
+        )
+    else:
+        trainer.restore(checkpoint)
+        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
+        log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
+    return trainer
+
+
+def _finish(
+    recipe: Recipe, trainer: Trainer, data: _Data, folder: RunFolder, display: ProgressDisplay
+) -> dict[str, Any]:
+    """The final evaluation, examples, summary and report of a run whose training is done."""
+    step = trainer.state.step
+    if recipe.evaluate.checkpoint == "best":
+        best = load_checkpoint(folder.best_checkpoint)
+        step = best.step
+        network = trainer.model if trainer.average is None else trainer.average.model
+        network.load_state_dict(best.model_state)
+    report = trainer.evaluate(recipe.evaluate.views, f"Final evaluation ({recipe.evaluate.views})")
+    report.save(folder.evaluation)
+    save_report_images(report, data.validation, folder.report_images)
+    if data.source.kind in ("digits", "shapes"):
+        _save_examples(report, data, folder)
+    summary = {
+        "top1_error": report.top1_error,
+        "top1_interval": list(report.top1_interval),
+        "top5_error": report.top5_error,
+        "top5_interval": list(report.top5_interval),
+        "loss": report.loss,
+        "num_images": report.num_images,
+        "split": "val",
+        "views": report.views,
+        "checkpoint": recipe.evaluate.checkpoint,
+        "step": step,
+        "num_steps": trainer.num_steps,
+        "epochs": trainer.epoch,
+        "best_center_error": trainer.state.best_error,
+        "images_per_second": trainer.state.step * recipe.train.batch_size / max(trainer.state.train_seconds, 1e-9),
+        "train_seconds": trainer.state.train_seconds,
+        "model": recipe.model.name,
+        "data": data.source.name,
+        "seed": recipe.seed,
+        "precision": recipe.runtime.precision,
+        "skipped_images": len(data.train.skipped) + len(data.validation.skipped),
+    }
+    trainer.log.write(
+        "end", step=trainer.state.step, **{key: summary[key] for key in ("top1_error", "top5_error", "loss")}
+    )
+    write_text(folder.summary, json.dumps(summary, indent=1))
+    path = write_report(folder.path)
+    low, high = report.top1_interval
+    display.message(
+        f"Top-1 error {report.top1_error:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 {report.top5_error:.2%}, "
+        f"{report.views} views of {report.num_images} validation images, {recipe.evaluate.checkpoint} weights.\n"
+        f"Report: {path}"
+    )
+    return summary
+
+
+def _save_examples(report: EvaluationReport, data: _Data, folder: RunFolder) -> None:
+    """A few validation images of a built-in data set as files, to try `alexnet predict` on."""
+    folder.examples.mkdir(exist_ok=True)
+    for label, name in enumerate(data.source.class_names[:_NUM_EXAMPLES]):
+        index = int(np.flatnonzero(report.labels == label)[0])
+        Image.fromarray(data.validation.square(index)).save(folder.examples / f"{name}.png")

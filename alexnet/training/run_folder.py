@@ -1,0 +1,110 @@
+"""A run's folder: what is in it, whose it is, and that only one process writes to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from alexnet.config import Recipe
+from alexnet.config_io import diff_recipes, load_recipe, to_toml
+from alexnet.errors import UserError
+from alexnet.training.checkpoint import write_atomically
+
+NEUTRAL_KEYS = (
+    "data.memory_limit_gb",
+    "evaluate.batch_size",
+    "logging",
+    "runtime.num_threads",
+    "runtime.num_workers",
+    "train.checkpoint_minutes",
+)
+"""Keys that do not change the result; they may differ when a run is continued."""
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.data = path / "data.json"
+        self.statistics = path / "statistics.npz"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.last_checkpoint = path / "checkpoints" / "last.pt"
+        self.best_checkpoint = path / "checkpoints" / "best.pt"
+        self.evaluation = path / "evaluation.npz"
+        self.report_images = path / "report_images.npz"
+        self.examples = path / "examples"
+        self.summary = path / "summary.json"
+        self._lock: IO[str] | None = None
+
+    def saved_recipe(self) -> Recipe | None:
+        """The recipe of the run this folder holds; None where there is none yet."""
+        return load_recipe(self.config) if self.config.is_file() else None
+
+    def open(self, recipe: Recipe, data: dict[str, Any]) -> None:
+        """Claim the folder for a run, new or continued.
+
+        `data` identifies the data set: at least `fingerprint` and `source`. Raises UserError when the folder holds
+        another run (naming what differs), something else, or is in use.
+        """
+        self._claim()
+        saved = self.saved_recipe()
+        if saved is None:
+            self._refuse_foreign_files()
+            write_text(self.data, json.dumps(data, indent=1))
+            write_text(self.config, to_toml(recipe))
+            return
+        differences = [
+            f"{key} = {old!r} there, {new!r} now"
+            for key, old, new in diff_recipes(saved, recipe)
+            if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+        ]
+        before = json.loads(self.data.read_text()) if self.data.is_file() else {}
+        if before.get("fingerprint") != data["fingerprint"]:
+            differences.append(
+                f"the data: {before.get('source')} with {before.get('num_train')} training images there, "
+                f"{data['source']} with {data['num_train']} now"
+            )
+        if differences:
+            raise UserError(
+                f"{self.path} holds another run: {'; '.join(differences)}. Give another --output, or the same settings."
+            )
+
+    def _claim(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--output {self.path} is a file; give a folder.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"Cannot write to --output {self.path}: {error.strerror}.") from None
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock; there the folder is not guarded.
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"Another process is training in {self.path}; wait for it or stop it.") from None
+
+    def _refuse_foreign_files(self) -> None:
+        known = {self.data.name}
+        foreign = sorted(item.name for item in self.path.iterdir() if item.name[0] != "." and item.name not in known)
+        if foreign:
+            raise UserError(
+                f"--output {self.path} holds no run, but is not empty (there is {foreign[0]}); give a new folder."
+            )
+
+    def close(self) -> None:
+        """Release the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically, in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()), len(text))

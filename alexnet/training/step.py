@@ -1,0 +1,57 @@
+"""One weight update: forward, loss, backward, update. No logging, no input or output, no wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from alexnet.data.loader import Batch
+from alexnet.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured; both stay on the device until somebody reads them."""
+
+    loss: torch.Tensor
+    """() float32: mean loss over the batch."""
+    num_wrong: torch.Tensor
+    """() int64: images of the batch whose best guess was wrong."""
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    preprocessing: Preprocessing,
+    dropout_masks: Mapping[str, torch.Tensor],
+    micro_batch_size: int,
+    label_smoothing: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> StepResult:
+    """Update the weights once on a batch of B images.
+
+    The gradient is that of the mean loss over the batch (S: scale 1/numCases), summed over micro-batches.
+    dropout_masks: layer name -> (B, features) bool.
+    """
+    batch_size = len(batch.labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss_sum = torch.zeros((), device=device)
+    num_wrong = torch.zeros((), dtype=torch.int64, device=device)
+    for start in range(0, batch_size, micro_batch_size):
+        rows = slice(start, start + micro_batch_size)
+        images = batch.images(rows, preprocessing, device, dtype)
+        labels = batch.labels[rows].to(device, non_blocking=True)
+        logits = model(images, {name: mask[rows] for name, mask in dropout_masks.items()}).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum") / batch_size
+        loss.backward()
+        loss_sum += loss.detach()
+        num_wrong += (logits.detach().argmax(dim=1) != labels).sum()
+    optimizer.step()
+    return StepResult(loss_sum, num_wrong)

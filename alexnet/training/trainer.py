@@ -1,0 +1,306 @@
+"""The training loop: the one place where batches, the step, evaluations and checkpoints come together.
+
+Read `Trainer.fit` first. A step is in step.py, the update rule in optimizer.py, the batches in data/loader.py.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+
+from alexnet.config import Recipe
+from alexnet.data.loader import Batch, TrainingLoader
+from alexnet.data.preprocessing import Preprocessing
+from alexnet.data.squares import ImageSet
+from alexnet.errors import RunError
+from alexnet.evaluation.evaluator import evaluate
+from alexnet.evaluation.report import EvaluationReport
+from alexnet.models import AlexNet
+from alexnet.reporting.metrics_log import MetricsLog
+from alexnet.reporting.progress import Progress as ProgressDisplay
+from alexnet.runtime.randomness import draw_dropout_masks
+from alexnet.training.averaging import WeightAverage
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.optimizer import build_optimizer, set_learning_rates
+from alexnet.training.run_folder import RunFolder
+from alexnet.training.schedules import PlateauRule, Progress
+from alexnet.training.step import StepResult, train_step
+
+
+@dataclass
+class TrainingState:
+    """What changes while training, besides weights and velocities; saved with every checkpoint."""
+
+    step: int = 0
+    """Updates done."""
+    best_error: float = math.inf
+    evaluations_since_best: int = 0
+    plateau: PlateauRule = field(default_factory=PlateauRule)
+    last_evaluation: dict[str, Any] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    """Time spent in steps, over all parts of an interrupted run."""
+
+
+@dataclass
+class _Window:
+    """The steps since the last line of the log; sums stay on the device."""
+
+    results: list[StepResult] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+
+class Trainer:
+    """Trains one model on one data set, from wherever its run folder says it stands."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: AlexNet,
+        loader: TrainingLoader,
+        validation: ImageSet,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        folder: RunFolder,
+        description: dict[str, Any],
+        log: MetricsLog,
+        display: ProgressDisplay,
+    ) -> None:
+        """`description`: the fields of a checkpoint that stay the same during the run."""
+        self.recipe = recipe
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loader = loader
+        self.validation = validation
+        self.preprocessing = preprocessing
+        self.device, self.dtype = device, dtype
+        self.folder = folder
+        self.description = description
+        self.log = log
+        self.display = display
+        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
+        self.state = TrainingState()
+        self.batch_size = recipe.train.batch_size
+        self.epochs_per_step = self.batch_size / len(loader.images)
+        self.num_steps = max(1, math.ceil(recipe.train.epochs / self.epochs_per_step))
+
+    def fit(self) -> bool:
+        """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""
+        if self._is_time_to_stop_early():
+            return True
+        window = _Window()
+        last_save = time.monotonic()
+        with stop_requested_by_signal() as stop, self._progress_bar() as bar:
+            for batch in self.loader.batches(self.state.step, self.num_steps):
+                window.results.append(self._step(batch))
+                self.state.step += 1
+                finished = self.state.step == self.num_steps
+
+                if finished or stop.is_set() or self.state.step % self.recipe.logging.log_every_steps == 0:
+                    bar.update(self.state.step * self.batch_size, self._log_window(window))
+                    window = _Window()
+                if finished or self._evaluation_is_due():
+                    paused = time.perf_counter()
+                    self._evaluate()
+                    window.started += time.perf_counter() - paused
+                finished = finished or self._is_time_to_stop_early()
+                minutes = (time.monotonic() - last_save) / 60
+                if finished or stop.is_set() or minutes >= self.recipe.train.checkpoint_minutes:
+                    self.save_last()
+                    last_save = time.monotonic()
+                if finished:
+                    return True
+                if stop.is_set():
+                    self.log.write("stop", step=self.state.step, epoch=self.epoch)
+                    return False
+        return True
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training set so far."""
+        return self.state.step * self.epochs_per_step
+
+    def _step(self, batch: Batch) -> StepResult:
+        """One update of the weights, everything random in it being a function of (seed, step)."""
+        step = self.state.step
+        progress = Progress(self.epoch, (step + 1) / self.num_steps, self.state.plateau.drops)
+        set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
+        masks = draw_dropout_masks(
+            self.model.dropout_layers,
+            seed=self.recipe.seed,
+            step=step,
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+        self.model.train()
+        result = train_step(
+            self.model,
+            self.optimizer,
+            batch,
+            preprocessing=self.preprocessing,
+            dropout_masks=masks,
+            micro_batch_size=self.recipe.train.micro_batch_size or self.batch_size,
+            label_smoothing=self.recipe.train.label_smoothing,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        if self.average is not None:
+            self.average.update(self.model, step + 1)
+        return result
+
+    def _log_window(self, window: _Window) -> dict[str, float]:
+        """Read the results of the steps since the last line (the only wait for the device), and write them down."""
+        losses = torch.stack([result.loss for result in window.results]).cpu()
+        wrong = int(torch.stack([result.num_wrong for result in window.results]).sum())
+        seconds = time.perf_counter() - window.started
+        self.state.train_seconds += seconds
+        num_images = len(window.results) * self.batch_size
+        if not bool(torch.isfinite(losses).all()):
+            bad = self.state.step - len(losses) + int((~torch.isfinite(losses)).nonzero()[0])
+            raise RunError(
+                f"The loss is not finite at step {bad}: the training diverged. Lower optimizer.lr or add "
+                f"schedule.warmup_epochs; {self.folder.path} keeps the last good checkpoint, if one was written."
+            )
+        values = {"loss": float(losses.mean()), "error": wrong / num_images}
+        self.log.write(
+            "step",
+            step=self.state.step,
+            epoch=self.epoch,
+            loss=values["loss"],
+            top1_error=values["error"],
+            lr=self.optimizer.param_groups[0]["lr"],
+            images_per_second=num_images / seconds,
+            seconds=self.state.train_seconds,
+        )
+        return values
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether this step crossed a multiple of evaluate_every_epochs."""
+        every = self.recipe.train.evaluate_every_epochs
+        # A hair is added so that a step that ends exactly on the multiple counts in spite of rounding.
+        return math.floor(self.epoch / every + 1e-9) > math.floor((self.epoch - self.epochs_per_step) / every + 1e-9)
+
+    def _is_time_to_stop_early(self) -> bool:
+        patience = self.recipe.train.early_stop_evaluations
+        return patience is not None and self.state.evaluations_since_best >= patience
+
+    def _evaluate(self) -> None:
+        """Centre-crop error on the validation set, for the schedule and the log; keeps the best weights."""
+        report = self.evaluate("center", "Validation")
+        error = report.top1_error
+        is_best = error < self.state.best_error
+        self.state.best_error = min(error, self.state.best_error)
+        self.state.evaluations_since_best = 0 if is_best else self.state.evaluations_since_best + 1
+        dropped = self.state.plateau.observe(error, self.recipe.schedule)
+        self.state.last_evaluation = {
+            "split": "val",
+            "views": "center",
+            "num_images": report.num_images,
+            "loss": report.loss,
+            "top1_error": error,
+            "top5_error": report.top5_error,
+        }
+        self.log.write(
+            "evaluation", step=self.state.step, epoch=self.epoch, **self.state.last_evaluation, is_best=is_best
+        )
+        self.display.message(
+            f"Epoch {self.epoch:.2f}: validation error {error:.2%} top-1, {report.top5_error:.2%} top-5, "
+            f"loss {report.loss:.4f} (centre crop, {report.num_images} images)"
+        )
+        if dropped and self.recipe.schedule.name == "plateau":
+            self.display.message(
+                f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
+            )
+        if is_best:
+            save_checkpoint(self.folder.best_checkpoint, self._checkpoint(resumable=False))
+        if self._is_time_to_stop_early():
+            self.display.message(f"No better error in {self.state.evaluations_since_best} evaluations: stopping early.")
+
+    def evaluate(self, views: str, title: str) -> EvaluationReport:
+        """Evaluate the present weights (their average where one is kept) on the validation set."""
+        return evaluate(
+            [self.model if self.average is None else self.average.model],
+            [self.preprocessing],
+            self.validation,
+            classes=self.description["classes"],
+            class_names=self.description["class_names"],
+            views=views,
+            batch_size=self.recipe.evaluate.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            on_progress=self.display.counter(title, transient=True),
+        )
+
+    def save_last(self) -> None:
+        """Write checkpoints/last.pt."""
+        save_checkpoint(self.folder.last_checkpoint, self._checkpoint(resumable=True))
+
+    def _checkpoint(self, *, resumable: bool) -> Checkpoint:
+        training_state = None
+        if resumable:
+            training_state = {
+                "optimizer": self.optimizer.state_dict(),
+                "weights": self.model.state_dict() if self.average is not None else None,
+                "state": {**vars(self.state), "plateau": self.state.plateau.to_dict()},
+            }
+        return Checkpoint(
+            **self.description,
+            step=self.state.step,
+            epoch=self.epoch,
+            metrics=self.state.last_evaluation,
+            model_state=(self.model if self.average is None else self.average.model).state_dict(),
+            training_state=training_state,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a resumable checkpoint of the same run."""
+        saved = checkpoint.training_state
+        if saved is None:
+            raise RunError(f"{self.folder.last_checkpoint} cannot be continued from; it holds weights only.")
+        weights = checkpoint.model_state if saved["weights"] is None else saved["weights"]
+        self.model.load_state_dict(weights)
+        if self.average is not None:
+            self.average.model.load_state_dict(checkpoint.model_state)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state = TrainingState(**{**saved["state"], "plateau": PlateauRule(**saved["state"]["plateau"])})
+
+    @contextmanager
+    def _progress_bar(self) -> Iterator[Any]:
+        bar = self.display.start("Training", self.num_steps * self.batch_size, done=self.state.step * self.batch_size)
+        try:
+            yield bar
+        finally:
+            bar.finish()
+
+
+@contextmanager
+def stop_requested_by_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that the loop finishes its step; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in before:
+        signal.signal(number, request_stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
