@@ -1,0 +1,179 @@
+"""The update rule of paper 5, held against its closed form, Caffe's form and torch's."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet.config import OptimizerConfig, ScheduleConfig
+from alexnet.errors import UserError
+from alexnet.training.optimizer import KrizhevskySGD, build_optimizer, parameter_groups, set_learning_rates
+from alexnet.training.schedules import Progress
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def small_net():
+    torch.manual_seed(0)
+    net = nn.Module()
+    net.conv1 = nn.Conv2d(3, 4, 3)
+    net.norm = nn.BatchNorm2d(4)
+    net.fc8 = nn.Linear(5, 2)
+    return net
+
+
+def run(optimizer, parameter, gradients, rates):
+    """The parameter after each update."""
+    trace = []
+    for gradient, lr in zip(gradients, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        trace.append(parameter.detach().clone())
+    return trace
+
+
+RATES = [0.1, 0.1, 0.1, 0.01, 0.01, 0.001]
+GRADIENTS = list(torch.randn(6, 7, generator=torch.Generator().manual_seed(3), **DOUBLE))
+START = torch.randn(7, generator=torch.Generator().manual_seed(4), **DOUBLE)
+
+
+def test_the_update_is_the_papers_across_learning_rate_changes():
+    parameter = nn.Parameter(START.clone())
+    trace = run(KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
+    w, v = START.clone(), torch.zeros(7, **DOUBLE)
+    for step, (gradient, lr) in enumerate(zip(GRADIENTS, RATES, strict=True)):
+        v = 0.9 * v - 0.0005 * lr * w - lr * gradient
+        w = w + v
+        assert torch.allclose(trace[step], w, rtol=1e-13, atol=0)
+
+
+def test_it_equals_caffes_history_form():
+    # Caffe: history = momentum * history + lr * (gradient + decay * w); w -= history.
+    parameter = nn.Parameter(START.clone())
+    trace = run(KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
+    w, history = START.clone(), torch.zeros(7, **DOUBLE)
+    for step, (gradient, lr) in enumerate(zip(GRADIENTS, RATES, strict=True)):
+        history = 0.9 * history + lr * (gradient + 5e-4 * w)
+        w = w - history
+        assert torch.allclose(trace[step], w, rtol=1e-13, atol=0)
+
+
+def test_torchs_sgd_agrees_until_the_learning_rate_changes_and_not_after():
+    ours, theirs = nn.Parameter(START.clone()), nn.Parameter(START.clone())
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    our_trace = run(KrizhevskySGD([ours], **settings), ours, GRADIENTS, RATES)
+    their_trace = run(torch.optim.SGD([theirs], **settings), theirs, GRADIENTS, RATES)
+    for step in range(3):
+        assert torch.allclose(our_trace[step], their_trace[step], rtol=1e-12)
+    assert not torch.allclose(our_trace[3], their_trace[3], rtol=1e-3)
+
+
+def test_torchs_sgd_agrees_throughout_when_its_buffer_is_rescaled():
+    ours, theirs = nn.Parameter(START.clone()), nn.Parameter(START.clone())
+    our_trace = run(KrizhevskySGD([ours], momentum=0.9, weight_decay=5e-4), ours, GRADIENTS, RATES)
+    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for step, gradient in enumerate(GRADIENTS):
+        if step and RATES[step] != RATES[step - 1]:
+            sgd.state[theirs]["momentum_buffer"] *= RATES[step - 1] / RATES[step]
+        run(sgd, theirs, [gradient], [RATES[step]])
+        assert torch.allclose(our_trace[step], theirs, rtol=1e-12)
+
+
+def test_large_tensors_are_updated_like_small_ones():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(1300, 900, generator=generator)  # more than two chunks, the last one partial
+    gradients = [torch.randn(1300, 900, generator=generator) for _ in range(3)]
+    parameter = nn.Parameter(start.clone())
+    optimizer = KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4)
+    trace = run(optimizer, parameter, gradients, [0.1, 0.01, 0.01])
+    w, v = start.double(), torch.zeros(1300, 900, **DOUBLE)
+    for gradient, lr in zip(gradients, [0.1, 0.01, 0.01], strict=True):
+        v = 0.9 * v - 5e-4 * lr * w - lr * gradient
+        w = w + v
+    assert torch.allclose(trace[-1].double(), w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gradient_layout", [torch.channels_last, torch.contiguous_format])
+def test_channels_last_weights_are_updated_whatever_the_gradients_layout(gradient_layout):
+    weight = nn.Parameter(torch.randn(8, 6, 3, 3).contiguous(memory_format=torch.channels_last))
+    before = weight.detach().clone()
+    gradient = torch.randn(8, 6, 3, 3)
+    weight.grad = gradient.contiguous(memory_format=gradient_layout)
+    KrizhevskySGD([weight], lr=0.5, momentum=0.9, weight_decay=0).step()
+    assert torch.allclose(weight.detach(), before - 0.5 * gradient)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_frozen_parameter_keeps_its_value_and_its_velocity():
+    parameter = nn.Parameter(START.clone())
+    optimizer = KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4)
+    run(optimizer, parameter, GRADIENTS[:1], [0.1])
+    value, velocity = parameter.detach().clone(), optimizer.state[parameter]["velocity"].clone()
+    run(optimizer, parameter, GRADIENTS[1:2], [0.0])
+    assert torch.equal(parameter.detach(), value)
+    assert torch.equal(optimizer.state[parameter]["velocity"], velocity)
+
+
+def test_the_state_survives_saving():
+    a, b = nn.Parameter(START.clone()), nn.Parameter(START.clone())
+    first = KrizhevskySGD([a], momentum=0.9, weight_decay=5e-4)
+    run(first, a, GRADIENTS[:3], RATES[:3])
+    second = KrizhevskySGD([b], momentum=0.9, weight_decay=5e-4)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    b.data.copy_(a.data)
+    run(first, a, GRADIENTS[3:], RATES[3:])
+    run(second, b, GRADIENTS[3:], RATES[3:])
+    assert torch.equal(a, b)
+
+
+def groups_by_name(config=None):
+    return {group["name"]: group for group in parameter_groups(small_net(), config or OptimizerConfig())}
+
+
+def test_biases_learn_at_twice_the_rate_and_do_not_decay():
+    groups = groups_by_name(OptimizerConfig(lr=0.01, bias_lr_factor=2, weight_decay=5e-4))
+    assert groups["conv1.weight"]["base_lr"] == 0.01 and groups["conv1.weight"]["weight_decay"] == 5e-4
+    assert groups["conv1.bias"]["base_lr"] == 0.02 and groups["conv1.bias"]["weight_decay"] == 0
+    assert groups["norm.weight"]["weight_decay"] == 0
+
+
+def test_torchvisions_recipe_decays_everything():
+    groups = groups_by_name(OptimizerConfig(decay_biases=True, bias_lr_factor=1))
+    assert {group["weight_decay"] for group in groups.values()} == {5e-4}
+    assert {group["base_lr"] for group in groups.values()} == {0.01}
+
+
+def test_a_layer_can_have_its_own_decay_and_rate():
+    groups = groups_by_name(OptimizerConfig(layers={"fc8": {"weight_decay": 0.03, "lr_factor": 10}}))
+    assert groups["fc8.weight"]["weight_decay"] == 0.03 and groups["fc8.weight"]["base_lr"] == pytest.approx(0.1)
+    assert groups["fc8.bias"]["weight_decay"] == 0 and groups["fc8.bias"]["base_lr"] == pytest.approx(0.2)
+    assert groups["conv1.weight"]["weight_decay"] == 5e-4
+
+
+def test_an_unknown_layer_is_refused_by_name():
+    with pytest.raises(UserError, match=r"optimizer\.layers\.fc9.*conv1, fc8"):
+        parameter_groups(small_net(), OptimizerConfig(layers={"fc9": {}}))
+
+
+def test_each_group_gets_its_own_schedule():
+    schedule = ScheduleConfig(
+        name="steps",
+        milestones=[25, 51, 79],
+        factors=[0.1, 0.01, 0.001],
+        bias={"name": "constant"},
+        layers={"conv1": {"name": "steps", "milestones": [25, 51, 67, 72], "factors": [0.1, 0.01, 0.001, 0]}},
+    )
+    optimizer = build_optimizer(small_net(), OptimizerConfig())
+
+    def rates(epoch):
+        set_learning_rates(optimizer, schedule, Progress(epoch, epoch / 91), 1e-4)
+        return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+    assert rates(70)["conv1.weight"] == pytest.approx(1e-5)
+    assert rates(70)["fc8.weight"] == pytest.approx(1e-4)
+    assert rates(70)["fc8.bias"] == pytest.approx(0.02)  # never dropped (paper.md 3.2)
+    assert rates(72)["conv1.weight"] == 0 and rates(72)["conv1.bias"] == 0
+    assert rates(80)["fc8.weight"] == pytest.approx(1e-5)
