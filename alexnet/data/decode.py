@@ -12,8 +12,11 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-    + (".jp2", ".avif")
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
+        *("ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
+    )
 )
 
 # Every other format that Pillow knows stays shut: some of them start programs (EPS runs Ghostscript).
@@ -67,7 +70,7 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     """
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height)
+        _check_size(int(width), int(height))
         if color_space not in ("YCbCr", "Gray", "RGB") or not _is_upright(data):
             return None
         return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)

@@ -19,8 +19,8 @@ def open_digits() -> Source:
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
-    bunch = load_digits()
-    images, labels = np.asarray(bunch.images), np.asarray(bunch.target, np.int64)
+    flat, targets = load_digits(return_X_y=True)
+    images, labels = np.asarray(flat).reshape(-1, 8, 8), np.asarray(targets, np.int64)
     # Sixteen grey levels and zero; the brightest is white.
     grey = np.rint(images * (255 / 16)).astype(np.uint8)
     pixels = np.repeat(grey[..., None], 3, axis=-1)

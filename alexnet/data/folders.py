@@ -74,7 +74,7 @@ def find_splits(root: Path) -> tuple[Path | None, Path | None]:
 
     A folder named like a validation split beside other class folders, and without a train folder, is a class.
     """
-    folders = {path.name.lower(): path for path in _subfolders(root)}
+    folders = {path.name.lower(): path for path in subfolders(root)}
     train = next((folders[name] for name in TRAIN_NAMES if name in folders), None)
     val = next((folders[name] for name in VAL_NAMES if name in folders), None)
     if train is None and not set(folders) <= set(VAL_NAMES):
@@ -84,7 +84,7 @@ def find_splits(root: Path) -> tuple[Path | None, Path | None]:
 
 def list_classes(root: Path) -> Listing:
     """All images in the class folders of `root`, classes in the order of their labels."""
-    folders = {path.name: path for path in _subfolders(root)}
+    folders = {path.name: path for path in subfolders(root)}
     names, note = sort_classes(folders)
     listing = Listing(root, {name: list_images(folders[name]) for name in names}, [note] if note else [])
     empty = [name for name, paths in listing.images.items() if not paths]
@@ -115,9 +115,19 @@ def list_images(folder: Path) -> list[Path]:
                 real = os.path.realpath(entry.path)
                 if real not in above:
                     pending.append((Path(entry.path), above | {real}))
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and _is_file_or_broken_link(entry):
+            elif is_image_name(entry.name) and _is_file_or_broken_link(entry):
                 found.append(Path(entry.path))
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def subfolders(root: Path) -> list[Path]:
+    """The folders directly in `root`, sorted by name, without hidden ones."""
+    return [Path(entry.path) for entry in _scan(root) if entry.is_dir() and entry.name != "__MACOSX"]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def split_of(name: str, root: Path, images: Sequence[tuple[Path, int]]) -> Split:
@@ -142,25 +152,17 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def _subfolders(root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _scan(root) if entry.is_dir() and entry.name != "__MACOSX"]
-
-
 def _is_file_or_broken_link(entry: os.DirEntry[str]) -> bool:
     # A broken link is kept: it is reported as unreadable rather than silently missed. Pipes and devices would hang.
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
 
 def _loose_images(root: Path) -> list[str]:
-    return [
-        entry.name
-        for entry in _scan(root)
-        if not entry.is_dir() and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-    ]
+    return [entry.name for entry in _scan(root) if not entry.is_dir() and is_image_name(entry.name)]
 
 
 def _is_unlabelled_test(root: Path) -> bool:
-    return root.name.lower() in ("test", "testing") and not any(list_images(path) for path in _subfolders(root))
+    return root.name.lower() in ("test", "testing") and not any(list_images(path) for path in subfolders(root))
 
 
 def _refuse_unusable(listing: Listing, *, min_classes: int) -> None:
@@ -183,7 +185,7 @@ def _refuse_unusable(listing: Listing, *, min_classes: int) -> None:
         )
     if len(listing.classes) < min_classes:
         only = listing.classes[0]
-        inner = [path.name for path in _subfolders(root / only)]
+        inner = [path.name for path in subfolders(root / only)]
         hint = f" If the classes are the folders inside it, give {root / only}." if inner else ""
         raise UserError(
             f"{root} has images of one class only ({only}); a classifier needs at least two class folders.{hint}"

@@ -27,7 +27,7 @@ class _Kind:
 
 
 _RED, _BLUE = (-0.06, 0.09), (0.53, 0.70)
-# No outline, fill or colour belongs to one class alone; every class has neighbours that differ in just one of the three.
+# No outline, fill or colour belongs to one class alone; every class has neighbours that differ in one of the three.
 _KINDS = {
     "red_disk": _Kind("disk", "plain", _RED),
     "blue_disk": _Kind("disk", "plain", _BLUE),
@@ -95,7 +95,7 @@ def _background(random: np.random.RandomState, x: np.ndarray, y: np.ndarray) -> 
 def _paint_speck(random: np.random.RandomState, picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A small bar of any colour: something in the picture that says nothing about the class."""
     u, v = _local(random, x, y, scale=random.uniform(0.015, 0.035), reach=0.45)
-    distance = np.maximum(np.abs(u) - random.uniform(1.5, 3.0), np.abs(v) - 0.5)
+    distance = np.maximum(np.abs(u) - np.float32(random.uniform(1.5, 3.0)), np.abs(v) - 0.5)
     color = _color(random, random.uniform(), (0.2, 0.9), (0.2, 0.95))
     return _blend(picture, color, _coverage(distance, u, len(x)))
 

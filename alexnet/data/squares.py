@@ -142,8 +142,8 @@ def load_images(
 
 def _no_longer_readable(key: str, reason: str) -> str:
     return (
-        f"{key} could be read when the run began and no longer can: {reason}. Restore the file, then run the same command "
-        "again."
+        f"{key} could be read when the run began and no longer can: {reason}. Restore the file, then run the same "
+        "command again."
     )
 
 
@@ -203,9 +203,9 @@ def _too_many(split: Split, skipped: dict[int, str], num_seen: int, max_unreadab
     names = "; ".join(f"{split.keys[i]} ({reason})" for i, reason in list(skipped.items())[:_NAMES_SHOWN])
     more = "" if len(skipped) <= _NAMES_SHOWN else f"; and {len(skipped) - _NAMES_SHOWN} more"
     return (
-        f"{len(skipped)} of the first {num_seen} images of the {split.name} split ({len(split)} in all) cannot be read, "
-        f"more than the share of {max_unreadable:g} that data.max_unreadable allows: {names}{more}. Mend or remove them, "
-        "or raise data.max_unreadable."
+        f"{len(skipped)} of the first {num_seen} images of the {split.name} split ({len(split)} in all) cannot be "
+        f"read, more than the share of {max_unreadable:g} that data.max_unreadable allows: {names}{more}. Mend or "
+        "remove them, or raise data.max_unreadable."
     )
 
 

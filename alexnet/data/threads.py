@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def map_blocks(
     function: Callable[[range], Result], num_items: int, block_size: int, num_workers: int
-) -> Iterator[tuple[range, Result]]:
+) -> Generator[tuple[range, Result], None, None]:
     """Call function(range) on consecutive blocks of 0 .. num_items - 1; yield (block, result) in order.
 
     num_workers 0 calls in this thread. An exception is raised at its block's turn: the first in index order wins.
