@@ -95,11 +95,18 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(*image.size)
             image.load()
-            return np.array(_to_rgb(_upright(image)))
+            return np.array(_to_rgb(_upright(_with_ink(image))))
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to, from OSError to IndexError
         raise UnreadableImage(_reason(error, data)) from None
+
+
+def _with_ink(image: Image.Image) -> Image.Image:
+    """A CMYK JPEG without Adobe's marker stores the ink; Pillow takes each for Adobe's, which stores 255 - ink."""
+    if image.mode != "CMYK" or image.format != "JPEG" or "adobe" in image.info:
+        return image
+    return Image.merge("CMYK", [band.point(lambda ink: 255 - ink) for band in image.split()])
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -114,9 +121,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _grey(np.asarray(image).astype(np.float64) / 257)
     if image.mode in ("I", "F"):
         return _grey(_to_8_bit_range(np.asarray(image).astype(np.float64)))
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Pillow takes every CMYK JPEG for Adobe's, which stores 255 - ink; without Adobe's marker it is the ink itself.
-        image = Image.merge("CMYK", [band.point(lambda ink: 255 - ink) for band in image.split()])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -135,7 +139,7 @@ def _to_8_bit_range(values: np.ndarray) -> np.ndarray:
         for limit in (1, 255, 65535):
             if high <= limit:
                 return values * (255 / limit)
-    return (values - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    return (values - low) * (255 / ((high - low) or 1))
 
 
 def _grey(values: np.ndarray) -> Image.Image:

@@ -5,6 +5,7 @@ Everything is drawn from signed distances in units of the picture's side, so a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def draw_shape(split: str, index: int, size: int) -> np.ndarray:
         picture = _paint_speck(random, picture, x, y)
     picture = _paint_shape(random, kind, picture, x, y)
     picture *= _light(random, x, y)[..., None]
-    picture += random.standard_normal((size, size, 1)).astype(np.float32) * np.float32(random.uniform(0, 0.02))
+    picture += _grain(random, size)
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
@@ -82,20 +83,21 @@ def _background(random: np.random.RandomState, x: np.ndarray, y: np.ndarray) -> 
     first, second = (_color(random, random.uniform(), (0.0, 0.7), (0.25, 0.85)) for _ in range(2))
     mix = np.zeros_like(x)
     for _ in range(4):
-        frequency, angle, phase = (
-            np.exp(random.uniform(np.log(1.0), np.log(14.0))),
-            random.uniform(0, np.pi),
-            random.uniform(),
-        )
-        mix += np.sin(2 * np.pi * (frequency * (np.cos(angle) * x + np.sin(angle) * y) + phase))
+        frequency = math.exp(random.uniform(0, math.log(14.0)))
+        angle, phase = random.uniform(0, math.pi), random.uniform()
+        # sin(a + b) from the sines of a (size,) and b (size,): a plane wave without a sine for every pixel.
+        across = 2 * math.pi * (frequency * math.cos(angle) * x[:1, :] + phase)
+        down = 2 * math.pi * frequency * math.sin(angle) * y[:, :1]
+        mix += np.sin(across) * np.cos(down) + np.cos(across) * np.sin(down)
     mix = (0.5 + 0.25 * random.uniform(0.3, 1.0) * mix).clip(0, 1)[..., None]
-    return (first * (1 - mix) + second * mix).astype(np.float32)
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    return first + (second - first) * mix
 
 
 def _paint_speck(random: np.random.RandomState, picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A small bar of any colour: something in the picture that says nothing about the class."""
     u, v = _local(random, x, y, scale=random.uniform(0.015, 0.035), reach=0.45)
-    distance = np.maximum(np.abs(u) - np.float32(random.uniform(1.5, 3.0)), np.abs(v) - 0.5)
+    distance = np.maximum(np.abs(u) - random.uniform(1.5, 3.0), np.abs(v) - 0.5)
     color = _color(random, random.uniform(), (0.2, 0.9), (0.2, 0.95))
     return _blend(picture, color, _coverage(distance, u, len(x)))
 
@@ -114,8 +116,8 @@ def _paint_shape(
     if kind.fill == "plain":
         return picture
     # The pattern has its own angle, and the same hue much darker or much lighter, so that no new colour comes in.
-    angle = random.uniform(0, np.pi)
-    s, t = np.cos(angle) * u + np.sin(angle) * v, np.cos(angle) * v - np.sin(angle) * u
+    angle = random.uniform(0, math.pi)
+    s, t = math.cos(angle) * u + math.sin(angle) * v, math.cos(angle) * v - math.sin(angle) * u
     pattern = _FILLS[kind.fill](s, t, random.uniform(0.28, 0.42))
     inside = np.maximum(distance, pattern)
     accent = color * 0.3 if random.uniform() < 0.5 else 0.25 * color + 0.75
@@ -127,10 +129,10 @@ def _local(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (u, v) turned, scaled and moved so that the shape reaches about 1 from its own centre."""
     center_x, center_y = 0.5 + reach * random.uniform(-1, 1, size=2)
-    angle, stretch = random.uniform(0, 2 * np.pi), np.exp(random.uniform(-0.1, 0.1))
-    cos, sin = np.float32(np.cos(angle) / scale), np.float32(np.sin(angle) / scale)
-    dx, dy = x - np.float32(center_x), y - np.float32(center_y)
-    return (cos * dx + sin * dy) * np.float32(stretch), (cos * dy - sin * dx) / np.float32(stretch)
+    angle, stretch = random.uniform(0, 2 * math.pi), math.exp(random.uniform(-0.1, 0.1))
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    dx, dy = x - float(center_x), y - float(center_y)
+    return (cos * dx + sin * dy) * stretch, (cos * dy - sin * dx) / stretch
 
 
 def _disk(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -147,7 +149,7 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Five points: in the wedge around one point, the edge is a straight line from the tip to the notch."""
-    wedge = np.float32(2 * np.pi / 5)
+    wedge = np.float32(2 * math.pi / 5)
     angle = np.abs((np.arctan2(u, v) + wedge / 2) % wedge - wedge / 2)
     radius = np.hypot(u, v)
     along, across = radius * np.cos(angle), radius * np.sin(angle)
@@ -194,13 +196,25 @@ def _coverage(distance: np.ndarray, u: np.ndarray, size: int) -> np.ndarray:
 
 
 def _blend(picture: np.ndarray, color: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    return picture + (color.astype(np.float32) - picture) * coverage[..., None].astype(np.float32)
+    """Lay `color` over the picture, in place, where the coverage is not zero; returns the picture."""
+    rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
+    if len(rows) and len(columns):
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        part = picture[box]
+        part += (color.astype(np.float32) - part) * coverage[box][..., None].astype(np.float32)
+    return picture
 
 
 def _light(random: np.random.RandomState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Brighter on one side than on the other, and brighter or darker over all."""
-    angle, slope, level = random.uniform(0, 2 * np.pi), random.uniform(0, 0.5), random.uniform(0.7, 1.1)
-    return (level * (1 + slope * (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)))).astype(np.float32)
+    angle, slope, level = random.uniform(0, 2 * math.pi), random.uniform(0, 0.5), random.uniform(0.7, 1.1)
+    return (level * (1 + slope * (math.cos(angle) * (x - 0.5) + math.sin(angle) * (y - 0.5)))).astype(np.float32)
+
+
+def _grain(random: np.random.RandomState, size: int) -> np.ndarray:
+    """Noise of each pixel, the same in its three channels: (size, size, 1) float32."""
+    amplitude = random.uniform(0, 0.07)
+    return (random.randint(0, 256, (size, size, 1), np.uint8).astype(np.float32) - 127.5) * (amplitude / 255)
 
 
 def _color(

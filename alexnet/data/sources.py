@@ -49,9 +49,9 @@ def recognize(path: Path) -> str:
     contents = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
     if contents and not subfolders(path) and not any(is_image_name(name) for name in contents):
         raise UserError(
-            f"{path} holds no data set that is known here (it has {', '.join(contents[:5])}). Looked for: class folders, "
-            "with or without train and val above them; CIFAR-10's data_batch_1 to 5 and test_batch; Tiny-ImageNet's "
-            "wnids.txt and val/val_annotations.txt. Give the folder that has one of these."
+            f"{path} holds no data set that is known here (it has {', '.join(contents[:5])}). Looked for: class "
+            "folders, with or without train and val above them; CIFAR-10's data_batch_1 to 5 and test_batch; "
+            "Tiny-ImageNet's wnids.txt and val/val_annotations.txt. Give the folder that has one of these."
         )
     return "folder"
 

@@ -1,0 +1,28 @@
+"""What all tests share: the real data sets' folder, and torch on few threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_torch_threads() -> None:
+    """Tests run side by side; each of them with all cores would only be in the others' way."""
+    torch.set_num_threads(int(os.environ.get("ALEXNET_TEST_THREADS", "2")))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder with the real data sets; the test is skipped where there is none."""
+    named = os.environ.get("ALEXNET_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        how = "named by ALEXNET_DATA" if named else "the default; ALEXNET_DATA is not set"
+        pytest.skip(f"no real data: looked for the folder {folder} ({how})")
+    return folder
