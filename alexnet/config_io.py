@@ -313,10 +313,25 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def diff_recipes(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
-    """What differs: (dotted key, value in a, value in b), in recipe order; None stands for a key that is not set."""
+    """What differs: (dotted key, value in a, value in b), in recipe order; None stands for a key that is not set.
+
+    Of a section that only one of them has (schedule.bias, a layer) its name and what is not a default count.
+    """
     flat_a, flat_b = dict(_flatten(a.model_dump())), dict(_flatten(b.model_dump()))
-    keys = list(dict.fromkeys([*flat_a, *flat_b]))
-    return [(key, flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)]
+    differences = []
+    for key in dict.fromkeys([*flat_a, *flat_b]):
+        value_a, value_b = flat_a.get(key), flat_b.get(key)
+        in_both = key in flat_a and key in flat_b
+        if value_a != value_b and (in_both or not _is_default(key, value_b if value_a is None else value_a)):
+            differences.append((key, value_a, value_b))
+    return differences
+
+
+def _is_default(key: str, value: Any) -> bool:
+    *parents, name = key.split(".")
+    section = _section_at(parents)
+    # A schedule's name counts even so: `constant` for the biases is not the same as no schedule of their own.
+    return name != "name" and section is not None and section.model_fields[name].default == value
 
 
 def _write_table(lines: list[str], table: Mapping[str, Any], path: tuple[str, ...]) -> None:

@@ -1,0 +1,64 @@
+"""AlexNet as it was really run in 2012, on PyTorch: networks, training, evaluation, prediction.
+
+The names below are imported when they are first used, so that `import alexnet` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from alexnet._version import __version__
+
+if TYPE_CHECKING:
+    from alexnet.commands.evaluate import evaluate
+    from alexnet.config import Recipe
+    from alexnet.config_io import load_recipe
+    from alexnet.errors import RunError, UserError
+    from alexnet.evaluation.predictor import load_predictor, predict
+    from alexnet.models import AlexNet, create_model
+    from alexnet.training.checkpoint import load_checkpoint, load_model
+    from alexnet.training.run import train
+
+_HOMES = {
+    "AlexNet": "alexnet.models",
+    "Recipe": "alexnet.config",
+    "RunError": "alexnet.errors",
+    "UserError": "alexnet.errors",
+    "create_model": "alexnet.models",
+    "evaluate": "alexnet.commands.evaluate",
+    "load_checkpoint": "alexnet.training.checkpoint",
+    "load_model": "alexnet.training.checkpoint",
+    "load_predictor": "alexnet.evaluation.predictor",
+    "load_recipe": "alexnet.config_io",
+    "predict": "alexnet.evaluation.predictor",
+    "train": "alexnet.training.run",
+}
+
+__all__ = [
+    "AlexNet",
+    "Recipe",
+    "RunError",
+    "UserError",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "load_checkpoint",
+    "load_model",
+    "load_predictor",
+    "load_recipe",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,259 @@
+"""The command line: what each command takes, and how a failure is told.
+
+Nothing heavy is imported here: a command imports what it needs when it runs, so that `alexnet --help` is quick.
+`alexnet train` leads to `training/run.py`; the bodies of the other commands are in `commands/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from alexnet._version import __version__
+from alexnet.errors import RunError, UserError
+
+app = typer.Typer(
+    name="alexnet",
+    help="AlexNet as it was really run in 2012: train, evaluate and use it.",
+    epilog="With nothing prepared, `alexnet train` trains the network on built-in handwritten digits.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes, name="recipe")
+
+DATA_HELP = (
+    "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
+    "or not), the original files of CIFAR-10, Tiny-ImageNet-200 or Imagenette. KIND:PATH settles the kind."
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), or a device of torch.")]
+Recipes = Annotated[
+    list[str], typer.Argument(metavar="RECIPE|section.key=value...", help="One recipe, and values to replace.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alexnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog=(
+        "Examples:\n\n\b\n"
+        "  alexnet train                                     the built-in digits, in minutes\n"
+        "  alexnet train folder --data photos                your own images, one folder a class\n"
+        "  alexnet train cifar-quick --data cifar-10-batches-py --output runs/quick\n"
+        "  alexnet train folder --data photos optimizer.lr=0.002 train.epochs=200\n\n"
+        "`alexnet recipe list` lists the recipes, `alexnet recipe show folder` every key that can be overridden."
+    )
+)
+def train(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RECIPE|section.key=value",
+            help="A recipe's name or .toml file (default: digits), and values that replace the recipe's, in TOML.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder (default: runs/RECIPE-DATA). If it holds this run, the run goes on."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network by a recipe, evaluate it, report.
+
+    Stop it whenever you like: the same command goes on where it stopped, to the same weights.
+    """
+    from alexnet.commands.output import print_json
+    from alexnet.commands.train import choose_data, choose_output, split_arguments
+    from alexnet.config_io import load_recipe
+
+    name, overrides = split_arguments(arguments or [])
+    recipe = load_recipe(name, overrides)
+    data = choose_data(name, data)
+    output = output or choose_output(name, data)
+    from alexnet.training import run
+
+    summary = run.train(recipe, data, output, progress="silent" if quiet else "auto")
+    if json:
+        print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
+
+
+@app.command()
+def evaluate(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Checkpoints or runs; several form an ensemble.")
+    ],
+    data: Annotated[str | None, typer.Option(help=f"{DATA_HELP} Default: the data of the training.")] = None,
+    views: Annotated[
+        str | None, typer.Option(help="center, flip or ten_crop (the paper's). Default: the recipe's.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    batch_size: Annotated[int, typer.Option(help="Views per forward pass.", min=1)] = 128,
+    device: Device = "auto",
+    output: Annotated[Path | None, typer.Option(help="Write the record to this JSON file too.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the error of networks on a data set.
+
+    Every image counts once. Several checkpoints are averaged, as the paper does with its five networks.
+    """
+    from alexnet.commands.evaluate import evaluate_command
+
+    evaluate_command(
+        checkpoints,
+        data,
+        views=views,
+        split=split,
+        batch_size=batch_size,
+        device=device,
+        output=output,
+        as_json=json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or a run's folder.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help='Files, folders, URLs, or "-" for standard input (image or paths).'),
+    ],
+    top: Annotated[int, typer.Option(help="How many guesses per image.", min=1)] = 5,
+    views: Annotated[str, typer.Option(help="center, flip or ten_crop.")] = "center",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Name what is in images, with probabilities."""
+    from alexnet.commands.predict import predict_command
+
+    failed = predict_command(checkpoint, images, top=top, views=views, device=device, as_json=json)
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command()
+def info(
+    what: Annotated[str, typer.Argument(metavar="MODEL|CHECKPOINT|RUN", help="A variant's name, or a path.")],
+    other: Annotated[str | None, typer.Argument(metavar="OTHER", help="A second one: print what differs.")] = None,
+    num_classes: Annotated[int, typer.Option(help="Of a variant: outputs of the last layer.", min=1)] = 1000,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of a variant: side of the input in pixels (default: its own).", min=1)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Describe a variant, a checkpoint or a run.
+
+    A variant is shown layer by layer: shape, parameters, multiply-adds, share. Two names: what differs.
+    """
+    from alexnet.commands.info import info_command
+
+    info_command(what, other, num_classes=num_classes, image_size=image_size, as_json=json)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")], json: Json = False) -> None:
+    """Write a run's report.html again."""
+    from alexnet.commands.report import report_command
+
+    report_command(run, as_json=json)
+
+
+@recipes.command("list")
+def recipe_list(json: Json = False) -> None:
+    """List the recipes, with what each reproduces."""
+    from alexnet.commands import recipe
+
+    recipe.list_command(as_json=json)
+
+
+@recipes.command("show")
+def recipe_show(arguments: Recipes, json: Json = False) -> None:
+    """Print a recipe with its header and every value, overrides included."""
+    from alexnet.commands import recipe
+
+    recipe.show_command(arguments, as_json=json)
+
+
+@recipes.command("diff")
+def recipe_diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A recipe's name, a .toml file or a run's folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    json: Json = False,
+) -> None:
+    """Print the keys in which two recipes differ."""
+    from alexnet.commands import recipe
+
+    recipe.diff_command(first, second, as_json=json)
+
+
+@recipes.command("validate")
+def recipe_validate(arguments: Recipes, json: Json = False) -> None:
+    """Check a recipe and overrides without running anything."""
+    from alexnet.commands import recipe
+
+    recipe.validate_command(arguments, as_json=json)
+
+
+def main() -> NoReturn:
+    """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
+    try:
+        app(prog_name="alexnet")
+    except UserError as error:
+        _fail(str(error), 2)
+    except RunError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(
+                f"the disk is full: cannot write {error.filename or 'a file'}. Everything written before is kept; free "
+                "some space and give the same command again, a training goes on from its last checkpoint.",
+                1,
+            )
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP):
+            _fail(f"cannot use {error.filename or 'a path that was given'}: {error.strerror}.", 2)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(
+            f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). Set a smaller "
+            "train.micro_batch_size (the result stays the same to rounding), or --batch-size of evaluate.",
+            1,
+        )
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text

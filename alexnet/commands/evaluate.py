@@ -1,0 +1,166 @@
+"""`alexnet evaluate` and `alexnet.evaluate`: checkpoints and a data set to an error rate with its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.commands.output import print_json, write_json
+from alexnet.config import EvaluateConfig, Recipe
+from alexnet.data.sources import open_source
+from alexnet.data.splits import Source, Split
+from alexnet.data.squares import load_images
+from alexnet.errors import UserError
+from alexnet.evaluation.evaluator import evaluate as evaluate_models
+from alexnet.evaluation.predictor import load_predictor
+from alexnet.evaluation.report import EvaluationReport
+from alexnet.reporting.console import print_table
+from alexnet.reporting.progress import Mode, Progress
+from alexnet.runtime.device import default_num_workers
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+
+_CLASSES_SHOWN = 10
+
+
+def evaluate(
+    checkpoints: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
+    data: str | None = None,
+    *,
+    views: str | None = None,
+    split: str = "val",
+    batch_size: int = 128,
+    device: str = "auto",
+    progress: Mode = "silent",
+) -> EvaluationReport:
+    """Evaluate one network, or the ensemble of several, on every image of a split.
+
+    checkpoints: files, run folders or loaded checkpoints. data: see `alexnet.data.sources.open_source`; None takes the
+    data of the first one's training, split as it was then. views: "center", "flip" or "ten_crop"; None takes the
+    recipe's. The error rates are fractions. Raises UserError for what the caller can mend.
+    """
+    if isinstance(checkpoints, (str, Path, Checkpoint)):
+        checkpoints = [checkpoints]
+    loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
+    if split not in ("train", "val"):
+        raise UserError(f"the split is train or val, not {split!r}")
+    predictor = load_predictor(loaded, device=device)
+    recipe = Recipe.model_validate(loaded[0].recipe)
+    views = views or recipe.evaluate.views
+    known_views = EvaluateConfig.model_json_schema()["properties"]["views"]["enum"]
+    if views not in known_views:
+        raise UserError(f"the views are {', '.join(known_views)}, not {views!r}")
+    # The training's own data section, so that a data set without a validation split is split as it was then.
+    source = open_source(data or loaded[0].data, recipe.data)
+    images_of_split = _relabelled(source, split, loaded[0].classes)
+    with Progress(progress) as display:
+        images = load_images(
+            images_of_split,
+            predictor.preprocessings[0].image_size,
+            num_workers=default_num_workers(images_in_memory=False),
+            max_unreadable=recipe.data.max_unreadable,
+            memory_limit_bytes=None,
+            on_progress=display.counter(f"Reading {split} images"),
+        )
+        for item in images.skipped:
+            display.message(f"{item.key} is unreadable and left out: {item.reason}.")
+        return evaluate_models(
+            predictor.models,
+            predictor.preprocessings,
+            images,
+            classes=loaded[0].classes,
+            class_names=loaded[0].class_names,
+            views=views,
+            batch_size=batch_size,
+            device=predictor.device,
+            dtype=predictor.dtype,
+            on_progress=display.counter("Evaluating"),
+        )
+
+
+def _relabelled(source: Source, split_name: str, classes: Sequence[str]) -> Split:
+    """The split with labels that count in the network's classes; the data may have fewer classes than the network."""
+    split = source.train if split_name == "train" else source.val
+    if split is None:
+        raise UserError(f"{source.name} has no {split_name} images")
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise UserError(
+            f"the network does not know the class {unknown[0]!r} of {source.name} "
+            f"({len(unknown)} of {len(source.classes)} unknown; it knows {', '.join(list(classes)[:5])}, ...); "
+            "evaluate it on data with the classes that it was trained on"
+        )
+    positions = np.array([list(classes).index(name) for name in source.classes], dtype=np.int64)
+    return replace(split, labels=positions[split.labels], classes=tuple(classes))
+
+
+def evaluate_command(
+    checkpoints: Sequence[Path],
+    data: str | None,
+    *,
+    views: str | None,
+    split: str,
+    batch_size: int,
+    device: str,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Evaluate, print the result or its JSON record, and write the record to `output`."""
+    if output is not None and output.is_dir():
+        raise UserError(f"--output {output} is a folder; give the path of a file")
+    loaded = [load_checkpoint(path) for path in checkpoints]
+    report = evaluate(
+        loaded,
+        data,
+        views=views,
+        split=split,
+        batch_size=batch_size,
+        device=device,
+        progress="silent" if quiet else "auto",
+    )
+    record = {
+        "data": data or loaded[0].data,
+        "split": split,
+        "checkpoints": [_describe(path, checkpoint) for path, checkpoint in zip(checkpoints, loaded, strict=True)],
+        **report.to_dict(),
+    }
+    if output is not None:
+        write_json(output, record)
+    if as_json:
+        print_json(record)
+    else:
+        _print(report, record)
+
+
+def _describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "model": checkpoint.architecture.name,
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "seed": checkpoint.recipe.get("seed"),
+    }
+
+
+def _print(report: EvaluationReport, record: dict[str, Any]) -> None:
+    networks = "one network" if report.num_models == 1 else f"an ensemble of {report.num_models} networks"
+    print(f"{report.num_images} images of {record['data']} ({record['split']}), {report.views} views, {networks}")
+    for name, error, (low, high) in (
+        ("top-1", report.top1_error, report.top1_interval),
+        ("top-5", report.top5_error, report.top5_interval),
+    ):
+        print(f"{name} error  {error:7.2%}   95 % interval {low:.2%} to {high:.2%}")
+    print(f"loss         {report.loss:7.4f}   nats")
+    wrong = [result for result in report.per_class if result.top1_error]
+    wrong.sort(key=lambda result: -(result.top1_error or 0.0))
+    if wrong:
+        print_table(
+            ["class", "images", "top-1 error", "most often taken for"],
+            [[row.name, row.count, f"{row.top1_error:.1%}", row.most_confused_with] for row in wrong[:_CLASSES_SHOWN]],
+            title=f"The hardest classes ({min(len(wrong), _CLASSES_SHOWN)} of {len(report.per_class)})",
+            numeric=["images", "top-1 error"],
+        )

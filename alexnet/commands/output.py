@@ -1,0 +1,40 @@
+"""JSON for machines: what `--json` prints and `--output` writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet.errors import UserError
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    print(json_text(record))
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """Indented JSON; paths become text, and numbers that JSON does not have (nan, inf) become null."""
+    return json.dumps(_plain(record), indent=1, allow_nan=False)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record to a file of the person's choice. Raises UserError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json_text(record) + "\n", encoding="utf-8")
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UserError(f"cannot write --output {path}: {error.strerror}; give the path of a file") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,41 @@
+"""`alexnet predict`: names and probabilities of images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet.commands.output import print_json
+from alexnet.evaluation.predictor import Prediction, load_predictor, predict_each
+from alexnet.reporting.console import printable
+
+
+def predict_command(
+    checkpoint: Path, images: Sequence[str], *, top: int, views: str, device: str, as_json: bool
+) -> int:
+    """Print the predictions as they come; returns the number of images that could not be read.
+
+    Such an image has a message on standard error (with --json, an "error" in its entry); the others go on.
+    """
+    predictor = load_predictor(checkpoint, device=device)
+    predictions = []
+    failed = 0
+    for prediction in predict_each(predictor, images, top=top, views=views):
+        failed += prediction.error is not None
+        if prediction.error is not None:
+            print(f"error: {printable(prediction.input)}: {printable(prediction.error)}", file=sys.stderr)
+        elif not as_json:
+            _print(prediction)
+        if as_json:
+            predictions.append(prediction.to_dict())
+    if as_json:
+        print_json({"checkpoint": str(checkpoint), "views": views, "predictions": predictions})
+    return failed
+
+
+def _print(prediction: Prediction) -> None:
+    print(printable(prediction.input))
+    for guess in prediction.guesses:
+        name = guess.name if guess.name == guess.class_id else f"{guess.name} ({guess.class_id})"
+        print(f"  {guess.probability:7.2%}  {printable(name)}")
