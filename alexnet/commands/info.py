@@ -108,7 +108,7 @@ def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         "step": checkpoint.step,
         "epoch": round(checkpoint.epoch, 3),
         "seed": checkpoint.recipe.get("seed"),
-        "can go on": checkpoint.training_state is not None,
+        "resumable": checkpoint.training_state is not None,
         "metrics": checkpoint.metrics,
         "environment": checkpoint.environment,
     }

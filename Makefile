@@ -1,0 +1,87 @@
+# make demo   trains the real network on built-in digits, predicts, writes runs/demo/report.html
+# make test   runs the test suite
+# make lint   ruff and pyright;  make clean  removes .venv and caches (never runs/)
+#
+# demo and test set everything up first, in .venv, with the versions of constraints.txt; the second time that is skipped.
+# PYTHON=/path/to/python3.12 chooses the interpreter, PYTEST_ARGS="-k loader" passes options to pytest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/installed-test
+INSTALLED_DEV := $(VENV)/installed-dev
+DEMO := runs/demo
+
+# One thread a test process: two processes that each take all cores get in each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help demo test lint format clean setup
+
+help:
+	@sed -n -e '/^VENV/q' -e 's/^# *//p' Makefile
+
+setup: $(INSTALLED)
+
+demo: $(INSTALLED)
+	@echo "==> Training the as_run network on handwritten digits into $(DEMO)"
+	$(BIN)/alexnet train digits --data digits --output $(DEMO)
+	@echo "==> Predicting a few images by name"
+	$(BIN)/alexnet predict $(DEMO)/checkpoints/best.pt $(DEMO)/examples --top 3
+	@echo "==> Done. The report, one file that opens offline: $(CURDIR)/$(DEMO)/report.html"
+
+test: $(INSTALLED)
+	@echo "==> Running the tests"
+	$(ONE_THREAD) MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15 $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(INSTALLED_DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    python=; \
+	    for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3 python3.14 python; do \
+	        if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	            python="$$candidate"; break; \
+	        fi; \
+	    done; \
+	    if [ -z "$$python" ]; then \
+	        echo "error: no Python 3.11 or later was found."; \
+	        echo "  Debian, Ubuntu: sudo apt install python3 python3-venv      macOS: brew install python@3.13"; \
+	        echo "  or name one:    make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),demo)"; \
+	        exit 2; \
+	    fi >&2; \
+	    if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	        version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	        echo "error: $$python cannot make virtual environments (its venv and ensurepip modules are missing)."; \
+	        echo "  Debian, Ubuntu: sudo apt install python$$version-venv      then run make again"; \
+	        exit 2; \
+	    fi >&2; \
+	    echo "==> Making a virtual environment in $(VENV) with $$("$$python" --version)"; \
+	    rm -rf $(VENV); \
+	    "$$python" -m venv $(VENV); \
+	fi
+	@echo "==> Installing torch $(TORCH) (the first time this downloads it; it is large)"
+	$(PIP) install -c constraints.txt torch==$(TORCH)
+	@echo "==> Installing alexnet and what its tests need"
+	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@$(BIN)/python -c 'import sys, torch; found = torch.__version__.split("+")[0]; \
+	    sys.exit(found != "$(TORCH)" and f"error: torch {found} is installed instead of $(TORCH); run make clean")'
+	@touch $(INSTALLED)
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "==> Installing ruff and pyright"
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(INSTALLED_DEV)
