@@ -1,0 +1,17 @@
+"""The network and its variants."""
+
+from alexnet.models.alexnet import AlexNet, create_model
+from alexnet.models.architecture import Architecture, minimum_image_size
+from alexnet.models.initialization import SCHEMES, initialize
+from alexnet.models.variants import ARCHITECTURES, get_architecture
+
+__all__ = [
+    "ARCHITECTURES",
+    "SCHEMES",
+    "AlexNet",
+    "Architecture",
+    "create_model",
+    "get_architecture",
+    "initialize",
+    "minimum_image_size",
+]

@@ -1,0 +1,145 @@
+"""AlexNet: one module that reads an architecture record.
+
+The network in the paper's order of thought is the record `AS_RUN` in `variants.py`, with the paper's sections beside
+each layer. This module turns any record into layers and runs images through them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet.errors import UserError
+from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShapes, layer_shapes, minimum_image_size
+from alexnet.models.architecture import Dropout as DropoutRecord
+from alexnet.models.initialization import initialize
+from alexnet.models.layers import Dropout, build_layer
+from alexnet.models.variants import ARCHITECTURES, get_architecture
+
+
+class AlexNet(nn.Module):
+    """The network of an architecture record, for square images of one size.
+
+    Its layers are attributes under the record's names: conv1 ... fc8, norm1, pool1; weights are conv1.weight and so
+    on. Weights are float32; the computation runs in the dtype of the images. Its parameters still have to be
+    initialised or loaded: `create_model` does that.
+    """
+
+    def __init__(self, architecture: Architecture, num_classes: int = 1000, image_size: int | None = None) -> None:
+        """image_size: side of the input in pixels, None for the architecture's own.
+
+        Raises UserError for an image size the layers cannot be built for.
+        """
+        super().__init__()
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.image_size = architecture.image_size if image_size is None else image_size
+        for shapes in _shapes(architecture, num_classes, self.image_size):
+            self.add_module(shapes.layer.name, build_layer(shapes))
+
+    @property
+    def dropout_layers(self) -> dict[str, int]:
+        """Name of each dropout layer that drops anything -> number of features of its masks."""
+        return {
+            row.layer.name: math.prod(row.inputs)
+            for row in layer_shapes(self.architecture, self.num_classes, self.image_size)
+            if isinstance(row.layer, DropoutRecord) and row.layer.rate > 0
+        }
+
+    def forward(self, images: Tensor, dropout_masks: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits (N, num_classes), in the images' dtype.
+
+        images: (N, 3, H, W) float32 or bfloat16 with H = W = image_size, preprocessed as `architecture` says
+        (input_scale, channel_order), contiguous or channels-last. dropout_masks: dropout layer -> (N, features), bool
+        or uint8, 1 = keep; layers that are not named draw from torch's generator. In evaluation masks are ignored.
+        Raises ValueError for images of another size.
+        """
+        masks = dropout_masks or {}
+        activations = self._padded(images)
+        for name, layer in self.named_children():
+            activations = _apply(layer, activations, masks.get(name))
+        return activations
+
+    def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
+
+        Raises UserError for a name that is no layer.
+        """
+        wanted = set(dict(self.named_children()) if names is None else names)
+        unknown = wanted - set(dict(self.named_children()))
+        if unknown:
+            layers = ", ".join(dict(self.named_children()))
+            raise UserError(f"{self.architecture.name} has no layer {sorted(unknown)[0]!r}; its layers are {layers}.")
+        outputs = {}
+        activations = self._padded(images)
+        for name, layer in self.named_children():
+            activations = _apply(layer, activations, None)
+            if name in wanted:
+                outputs[name] = activations
+            if len(outputs) == len(wanted):
+                break
+        return outputs
+
+    def _padded(self, images: Tensor) -> Tensor:
+        expected = (INPUT_CHANNELS, self.image_size, self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"This {self.architecture.name} takes images (N, {', '.join(map(str, expected))}), not "
+                f"{tuple(images.shape)}: crop or resize them, or build the model with image_size={images.shape[-1]}."
+            )
+        padding = self.architecture.pad_right_bottom
+        return F.pad(images, (0, padding, 0, padding)) if padding else images
+
+
+def _apply(layer: nn.Module, activations: Tensor, mask: Tensor | None) -> Tensor:
+    return layer(activations, mask) if isinstance(layer, Dropout) else layer(activations)
+
+
+def _shapes(architecture: Architecture, num_classes: int, image_size: int) -> list[LayerShapes]:
+    try:
+        return layer_shapes(architecture, num_classes, image_size)
+    except UserError as error:
+        fitting = [other.name for other in ARCHITECTURES.values() if minimum_image_size(other) <= image_size]
+        hint = f" Models for {image_size} px: {', '.join(fitting)}." if fitting else ""
+        raise UserError(f"{error}{hint}") from None
+
+
+def create_model(
+    name: str | Architecture = "as_run",
+    num_classes: int = 1000,
+    *,
+    image_size: int | None = None,
+    initialization: str | None = None,
+    dropout: float | None = None,
+    seed: int = 0,
+) -> AlexNet:
+    """Build and initialise a network.
+
+    name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
+    initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
+    all dropout layers. None takes the variant's own. Equal arguments give equal weights.
+    Raises UserError for an unknown name or scheme, and for sizes and rates that cannot be.
+    """
+    architecture = get_architecture(name) if isinstance(name, str) else name
+    if num_classes < 1:
+        raise UserError(f"num_classes = {num_classes}; a network needs at least one class.")
+    if initialization is not None:
+        architecture = replace(architecture, initialization=initialization)
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout = {dropout}; the probability of dropping a unit is at least 0 and less than 1.")
+        layers = (
+            replace(item, rate=dropout) if isinstance(item, DropoutRecord) else item for item in architecture.layers
+        )
+        architecture = replace(architecture, layers=tuple(layers))
+    # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
+    with torch.device("meta"):
+        model = AlexNet(architecture, num_classes, image_size)
+    model.to_empty(device="cpu")
+    initialize(model, architecture.initialization, seed)
+    return model

@@ -1,0 +1,148 @@
+"""The layers that torch lacks, and torch's with the 2012 conventions. All compute in the dtype of their input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn, zeros
+from torch.nn import functional as F
+
+from alexnet.models import architecture as records
+from alexnet.models.architecture import LayerShapes
+from alexnet.ops.response_norm import response_norm, spatial_norm
+
+
+class Convolution(nn.Conv2d):
+    """A convolution whose float32 weights are cast to the dtype of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, channels, H', W')."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.conv2d(input, self.weight.to(input.dtype), bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Linear(nn.Linear):
+    """A fully-connected layer whose float32 weights are cast to the dtype of its input; it flattens maps itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, ...) -> (N, features). Maps are flattened in the order channel, row, column."""
+        return F.linear(input.flatten(1), self.weight.to(input.dtype), self.bias.to(input.dtype))
+
+
+class Local(nn.Module):
+    """A convolution with weights and biases of its own at every position (S: type=local), stride 1.
+
+    weight: (positions, channels, in_channels * kernel**2), bias: (positions, channels); positions go row by row.
+    """
+
+    def __init__(self, inputs: records.Shape, outputs: records.Shape, kernel: int, padding: int) -> None:
+        super().__init__()
+        self.kernel, self.padding = kernel, padding
+        self.outputs = outputs
+        channels, height, width = outputs
+        self.weight = nn.Parameter(zeros(height * width, channels, inputs[0] * kernel**2))
+        self.bias = nn.Parameter(zeros(height * width, channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, channels, H', W')."""
+        patches = F.unfold(input, self.kernel, padding=self.padding)  # (N, C * kernel**2, positions)
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        # One matrix product per position: (positions, N, C * kernel**2) x (positions, C * kernel**2, channels).
+        outputs = patches.permute(2, 0, 1).bmm(weight.transpose(1, 2)) + bias.unsqueeze(1)
+        return outputs.permute(1, 2, 0).unflatten(2, self.outputs[1:])
+
+
+class ResponseNorm(nn.Module):
+    """Local response normalisation across maps (paper 3.3)."""
+
+    def __init__(self, record: records.ResponseNorm) -> None:
+        super().__init__()
+        self.record = record
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        r = self.record
+        return response_norm(input, r.size, r.alpha, r.beta, r.k, alpha_convention=r.alpha_convention, towers=r.towers)
+
+    def extra_repr(self) -> str:
+        return str(self.record)
+
+
+class SpatialNorm(nn.Module):
+    """Local response normalisation within each map (S: type=rnorm)."""
+
+    def __init__(self, record: records.SpatialNorm) -> None:
+        super().__init__()
+        self.record = record
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        r = self.record
+        return spatial_norm(input, r.size, r.alpha, r.beta, r.k, alpha_convention=r.alpha_convention)
+
+    def extra_repr(self) -> str:
+        return str(self.record)
+
+
+class Dropout(nn.Module):
+    """Dropout with either scaling; the mask is drawn from torch's generator unless it is given."""
+
+    def __init__(self, rate: float, scaling: records.DropoutScaling) -> None:
+        super().__init__()
+        self.rate = rate
+        self.scaling = scaling
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, ...) -> the same shape. mask: (N, features), bool or integer, 1 = keep; ignored in evaluation."""
+        if not self.training:
+            # Paper 4.2: all units are used, with their outputs multiplied by the share that was kept in training.
+            return input * (1 - self.rate) if self.scaling == "original" and self.rate else input
+        if mask is None:
+            if self.rate == 0:
+                return input
+            outputs = input * torch.empty_like(input).bernoulli_(1 - self.rate)
+        else:
+            outputs = input * mask.reshape(input.shape).to(input.dtype)
+        return outputs / (1 - self.rate) if self.scaling == "inverted" else outputs
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}, scaling={self.scaling}"
+
+
+def build_layer(shapes: LayerShapes) -> nn.Module:
+    """The module of a layer's record, with parameters that still have to be initialised."""
+    layer, inputs, outputs = shapes
+    match layer:
+        case records.Convolution():
+            return Convolution(
+                inputs[0],
+                layer.channels,
+                layer.kernel,
+                layer.stride,
+                layer.padding,
+                groups=layer.groups,
+                bias=layer.bias,
+            )
+        case records.Local():
+            return Local(inputs, outputs, layer.kernel, layer.padding)
+        case records.Linear():
+            num_inputs = 1
+            for extent in inputs:
+                num_inputs *= extent
+            return Linear(num_inputs, outputs[0])
+        case records.ReLU():
+            return nn.ReLU()
+        case records.ResponseNorm():
+            return ResponseNorm(layer)
+        case records.SpatialNorm():
+            return SpatialNorm(layer)
+        case records.MaxPool():
+            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
+        case records.AveragePool():
+            # Without padding torch divides by the part of the window that is inside the map, as the source does.
+            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
+        case records.AdaptiveAveragePool():
+            return nn.AdaptiveAvgPool2d(layer.size)
+        case records.BatchNorm():
+            return nn.BatchNorm2d(inputs[0], eps=layer.eps, momentum=layer.momentum)
+        case records.Dropout():
+            return Dropout(layer.rate, layer.scaling)
