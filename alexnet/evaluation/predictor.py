@@ -155,7 +155,7 @@ def _predict_batch(
             yield Prediction(image.name, [], "the network's output is not finite")
             continue
         best = np.argsort(-row, kind="stable")[:top]
-        guesses = [Guess(predictor.classes[i], predictor.class_names[i], float(row[i])) for i in best]
+        guesses = [Guess(predictor.classes[i], predictor.class_names[i], float(row[i])) for i in map(int, best)]
         yield Prediction(image.name, guesses)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,24 +123,21 @@ class EvaluationReport:
         }
 
     def save(self, path: Path) -> None:
-        """Write what `load` needs to `path` (.npz), by way of a temporary file."""
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                probabilities=self.probabilities,
-                labels=self.labels,
-                keys=np.array(self.keys, dtype=np.str_),
-                classes=np.array(self.classes, dtype=np.str_),
-                class_names=np.array(self.class_names, dtype=np.str_),
-                views=np.array(self.protocol.views),
-                image_size=np.array(self.protocol.image_size),
-                crop_sizes=np.array(self.protocol.crop_sizes, dtype=np.int64),
-                seconds=np.array(self.protocol.seconds),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        """Write what `load` needs to `path` (.npz), atomically. Raises RunError when the disk is full."""
+        from alexnet.training.checkpoint import write_atomically
+
+        contents = {
+            "probabilities": self.probabilities,
+            "labels": self.labels,
+            "keys": np.array(self.keys, dtype=np.str_),
+            "classes": np.array(self.classes, dtype=np.str_),
+            "class_names": np.array(self.class_names, dtype=np.str_),
+            "views": np.array(self.protocol.views),
+            "image_size": np.array(self.protocol.image_size),
+            "crop_sizes": np.array(self.protocol.crop_sizes, dtype=np.int64),
+            "seconds": np.array(self.protocol.seconds),
+        }
+        write_atomically(path, lambda file: np.savez(file, **contents), sum(item.nbytes for item in contents.values()))
 
     @staticmethod
     def load(path: Path) -> EvaluationReport:

@@ -1,0 +1,243 @@
+"""Drawings of a run, as matplotlib figures or pixels; matplotlib is imported when the first one is drawn.
+
+Every function returns a new Figure that belongs to no window or backend: nothing has to be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_POINTS = 400
+"""A curve of more points is averaged down to this many; a long run logs a hundred thousand."""
+MAX_TICK_NAMES = 40
+
+
+@dataclass(frozen=True)
+class Colors:
+    """Colours by their part in a drawing, as matplotlib takes them."""
+
+    ink: str = "#222222"
+    faint: str = "#9a9a9a"
+    first: str = "#1f5fa8"
+    second: str = "#c2571a"
+
+
+DEFAULT_COLORS = Colors()
+
+
+def loss_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
+               colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
+    """Training and validation loss (nats) against epochs, from events of metrics.jsonl."""
+    figure, axes = _panel("loss", colors)
+    epochs, values = series(steps, "loss")
+    _line(axes, epochs, values, colors.first, "training")
+    val_epochs, val_values = series(evaluations, "loss")
+    _dots(axes, val_epochs, val_values, colors.second, "validation")
+    shown = np.concatenate([thin(epochs, values)[1], val_values])
+    if len(shown):
+        # The first steps of a run may be far above all others; they would flatten the rest.
+        axes.set_ylim(0, 1.08 * max(float(np.percentile(shown, 97)), 1e-6))
+    _finish(axes, steps, colors)
+    return figure
+
+
+def error_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
+                colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
+    """Top-1 error in percent against epochs: of the training batches, and of the validation images."""
+    figure, axes = _panel("top-1 error, %", colors)
+    epochs, values = series(steps, "top1_error")
+    _line(axes, epochs, 100 * values, colors.first, "training batches")
+    val_epochs, val_values = series(evaluations, "top1_error")
+    _dots(axes, val_epochs, 100 * val_values, colors.second, "validation")
+    axes.set_ylim(bottom=0)
+    _finish(axes, steps, colors)
+    return figure
+
+
+def rate_curve(steps: Sequence[Mapping[str, Any]], colors: Colors = DEFAULT_COLORS) -> Figure:
+    """Learning rate against epochs, on a logarithmic scale."""
+    figure, axes = _panel("learning rate", colors)
+    epochs, values = series([step for step in steps if (step.get("lr") or 0) > 0], "lr")
+    axes.plot(epochs, values, color=colors.first, linewidth=1.6, drawstyle="steps-post")
+    if len(values):
+        axes.set_yscale("log")
+        low, high = float(values.min()), float(values.max())
+        axes.set_ylim(min(low / 2, high / 20), high * 2)
+        axes.minorticks_off()
+    _finish(axes, [], colors)
+    return figure
+
+
+def series(events: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and values of `key`, both float64, of the events that have it as a finite number."""
+    pairs = [(event["epoch"], event[key]) for event in events if _is_number(event.get("epoch"), event.get(key))]
+    array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def _is_number(*values: object) -> bool:
+    return all(isinstance(value, int | float) and np.isfinite(value) for value in values)
+
+
+def thin(x: np.ndarray, y: np.ndarray, max_points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `max_points` points: means over equal runs of neighbours."""
+    if len(x) <= max_points:
+        return x, y
+    edges = np.linspace(0, len(x), max_points + 1).astype(np.int64)
+    counts = np.diff(edges)
+    return np.add.reduceat(x, edges[:-1]) / counts, np.add.reduceat(y, edges[:-1]) / counts
+
+
+def rate_drops(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(epoch, new rate) of each sudden fall of the learning rate, to 0.7 of the one logged before or less."""
+    drops = []
+    for before, after in pairwise(steps):
+        old, new = before.get("lr"), after.get("lr")
+        if old and new is not None and new <= 0.7 * old and "epoch" in after:
+            drops.append((float(after["epoch"]), float(new)))
+    # A smooth schedule falls fast only where it ends in nothing; dozens of marks say no more than the curve.
+    return drops if len(drops) <= 8 else []
+
+
+def kernel_mosaic(kernels: np.ndarray, *, columns: int = 16, gap: int = 1) -> np.ndarray:
+    """Kernels (O, 3, h, w) laid out in rows as RGBA pixels (H, W, 4) uint8, transparent between them.
+
+    Each kernel is scaled by its own greatest absolute weight: grey is zero, so that shape and colour show whatever the
+    size of the weights.
+    """
+    count, _, height, width = kernels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    mosaic = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
+    for index, kernel in enumerate(np.nan_to_num(kernels)):
+        scale = max(float(np.abs(kernel).max()), np.finfo(np.float32).tiny)
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        cell = mosaic[top : top + height, left : left + width]
+        cell[..., :3] = np.rint(127.5 * (1 + kernel.transpose(1, 2, 0) / scale))
+        cell[..., 3] = 255
+    return mosaic
+
+
+def kernels(weights: np.ndarray, banks: int = 1, colors: Colors = DEFAULT_COLORS) -> Figure:
+    """The first layer's kernels (O, 3, h, w) in their banks, one above the other (paper, Figure 3)."""
+    figure = _new_figure(8.0, 1.0 + 4.0 * len(weights) / 96)
+    for index, bank in enumerate(np.split(weights, banks)):
+        axes = figure.add_subplot(banks, 1, index + 1)
+        axes.imshow(kernel_mosaic(bank), interpolation="nearest")
+        axes.set_axis_off()
+        if banks > 1:
+            axes.set_title(f"tower {index + 1}", color=colors.ink, fontsize=10)
+    return figure
+
+
+def best_guesses(squares: Sequence[np.ndarray], labels: Sequence[int], probabilities: np.ndarray, names: Sequence[str],
+                 colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
+    """Images (S, S, 3) above the bars of their five best guesses, the true class marked (paper, Figure 4 left)."""
+    columns = min(4, len(squares))
+    rows = -(-len(squares) // columns)
+    figure = _new_figure(2.4 * columns, 3.4 * rows)
+    for index, (square, label) in enumerate(zip(squares, labels, strict=True)):
+        row, column = divmod(index, columns)
+        axes = figure.add_subplot(2 * rows, columns, 2 * row * columns + column + 1)
+        axes.imshow(square)
+        axes.set_title(_shorten(names[label]), color=colors.ink, fontsize=9)
+        axes.set_axis_off()
+        bars = figure.add_subplot(2 * rows, columns, (2 * row + 1) * columns + column + 1)
+        best = np.argsort(-probabilities[index], kind="stable")[:5]
+        shades = [colors.second if guess == label else colors.first for guess in best]
+        bars.barh(np.arange(len(best)), probabilities[index][best], color=shades)
+        for line, guess in enumerate(best):
+            bars.text(0.02, line, _shorten(names[int(guess)]), va="center", fontsize=8, color=colors.ink)
+        bars.set_xlim(0, 1)
+        bars.invert_yaxis()
+        bars.set_axis_off()
+    return figure
+
+
+def confusion_matrix(confusion: np.ndarray, names: Sequence[str], colors: Colors = DEFAULT_COLORS) -> Figure:
+    """Share of each true class (rows) that was guessed as each class (columns); names up to 40 classes."""
+    totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    from matplotlib.colors import to_rgb
+
+    # Colour by opacity, so that it can lie on any background; the root makes rare confusions visible.
+    pixels = np.empty((*confusion.shape, 4))
+    pixels[..., :3] = to_rgb(DEFAULT_COLORS.first)
+    pixels[..., 3] = np.sqrt(confusion / totals)
+    figure = _new_figure(6.4, 6.4)
+    axes = figure.add_subplot()
+    axes.imshow(pixels, interpolation="nearest")
+    _style(axes, colors)
+    axes.set_xlabel("guessed class")
+    axes.set_ylabel("true class")
+    if len(names) <= MAX_TICK_NAMES:
+        short = [_shorten(name, 16) for name in names]
+        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), short, fontsize=8)
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+    return figure
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """A figure without pyplot: no window system, no list of open figures."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panel(title: str, colors: Colors) -> tuple[Figure, Axes]:
+    figure = _new_figure(4.4, 3.1)
+    axes = figure.add_subplot()
+    _style(axes, colors)
+    axes.set_title(title, loc="left", fontsize=10.5, color=colors.ink)
+    axes.set_xlabel("epoch")
+    return figure, axes
+
+
+def _style(axes: Axes, colors: Colors) -> None:
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(colors.faint)
+    axes.tick_params(colors=colors.ink, labelsize=9, length=3, which="both")
+    axes.xaxis.label.set_color(colors.ink)
+    axes.yaxis.label.set_color(colors.ink)
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str) -> None:
+    if len(x):
+        axes.plot(*thin(x, y), color=color, linewidth=1.4, label=label)
+
+
+def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str) -> None:
+    if len(x):
+        axes.plot(x, y, color=color, linewidth=1.4, marker="o", markersize=4 if len(x) <= 30 else 0, label=label)
+
+
+def _finish(axes: Axes, steps: Sequence[Mapping[str, Any]], colors: Colors) -> None:
+    axes.grid(axis="y", color=colors.faint, alpha=0.25, linewidth=0.8)
+    axes.set_xlim(left=0)
+    for index, (epoch, _) in enumerate(rate_drops(steps)):
+        label = "learning rate drop" if index == 0 else None
+        axes.axvline(epoch, color=colors.faint, linewidth=1, linestyle=(0, (3, 3)), label=label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=colors.ink, loc="upper right")
+
+
+def _shorten(name: str, length: int = 22) -> str:
+    # matplotlib takes a pair of dollar signs for mathematics.
+    name = name if len(name) <= length else name[: length - 2] + ".."
+    return name.replace("$", r"\$")

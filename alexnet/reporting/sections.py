@@ -1,0 +1,400 @@
+"""The sections of a run's report, each made from what is known of the run; a missing part says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from alexnet.evaluation.metrics import wilson_interval
+from alexnet.evaluation.report import EvaluationReport
+from alexnet.reporting import figures
+from alexnet.reporting.page import (
+    SVG_COLORS,
+    details,
+    facts,
+    picture,
+    scrollable,
+    svg,
+    table,
+    text,
+)
+from alexnet.reporting.progress import format_seconds
+from alexnet.reporting.run_record import RunRecord, changed_settings
+
+MAX_MATRIX_CLASSES = 20
+"""Up to here the confusion matrix is a table of counts."""
+MAX_HEAT_CLASSES = 200
+"""Up to here it is a picture; above, only its worst pairs are listed."""
+MAX_PAIRS = 20
+LONG_TABLE = 24
+"""Rows of a table that are shown before the rest is folded away."""
+
+VIEW_DESCRIPTIONS = {
+    "center": "the centre crop only",
+    "flip": "the centre crop and its mirror image",
+    "ten_crop": "ten crops (corners, centre, mirrored), probabilities averaged",
+}
+
+
+def percent(share: float, num_images: int | None = None) -> str:
+    """A fraction in percent, with a second decimal only where there are images enough to mean it."""
+    return f"{100 * share:.2f} %" if num_images is not None and num_images >= 10_000 else f"{100 * share:.1f} %"
+
+
+def missing(what: str) -> str:
+    return f'<p class="soft">{text(what)}</p>'
+
+
+def headline(run: RunRecord) -> str:
+    """The result and the protocol it was measured by."""
+    result = _result(run)
+    if result is None:
+        return missing("There is no result yet: nothing has been evaluated.")
+    count = int(result.get("num_images") or 0)
+    numbers = []
+    for key, label, css_class in (("top1", "top-1 error", "number"), ("top5", "top-5 error", "number small")):
+        error = result.get(f"{key}_error")
+        if error is None or (key == "top5" and _num_classes(run) in range(1, 6)):
+            continue  # Of at most five classes, five guesses always hold the right one.
+        low, high = result.get(f"{key}_interval") or wilson_interval(error * count, count)
+        numbers.append(
+            f'<div><div class="figure-of">{label}</div><div class="{css_class}">{percent(error, count)}</div>'
+            f'<div class="figure-of">95 % interval {percent(low, count)} to {percent(high, count)}</div></div>'
+        )
+    unfinished = "" if run.is_finished else _unfinished_note(run)
+    return f'{unfinished}<div class="headline">{"".join(numbers)}</div>{_protocol(run, result, count)}'
+
+
+def _result(run: RunRecord) -> dict[str, Any] | None:
+    if run.summary:
+        return run.summary
+    if run.evaluation is not None:
+        return run.evaluation.to_dict()
+    evaluations = run.events_of("evaluation")
+    return evaluations[-1] if evaluations else None
+
+
+def _unfinished_note(run: RunRecord) -> str:
+    start = run.events_of("start")
+    last = max((event["step"] for event in run.events), default=0)
+    planned = f" of {start[0]['num_steps']:,}" if start and start[0].get("num_steps") else ""
+    return (
+        f'<p class="note">This run is not finished: it is at step {last:,}{planned}. '
+        "The numbers are those of its latest evaluation.</p>"
+    )
+
+
+def _protocol(run: RunRecord, result: dict[str, Any], count: int) -> str:
+    views = str(result.get("views", "unknown"))
+    pairs = [
+        ("images", f"{count:,} ({result.get('split', 'val')})"),
+        ("views", f"{views}: {VIEW_DESCRIPTIONS[views]}" if views in VIEW_DESCRIPTIONS else views),
+    ]
+    if "step" in result:
+        which = f"{result['checkpoint']}, " if "checkpoint" in result else ""
+        pairs.append(("checkpoint", f"{which}step {result['step']:,}"))
+    if result.get("loss") is not None:
+        pairs.append(("loss", f"{result['loss']:.4f} nats"))
+    if run.is_finished and result.get("images_per_second"):
+        pairs.append(("training speed", f"{result['images_per_second']:.4g} images/s"))
+    if result.get("train_seconds"):
+        pairs.append(("training time", format_seconds(result["train_seconds"])))
+    if result.get("epochs"):
+        pairs.append(("epochs", f"{result['epochs']:.4g}"))
+    for key in ("precision", "seed"):
+        if key in result:
+            pairs.append((key, str(result[key])))
+    return facts(pairs)
+
+
+def _num_classes(run: RunRecord) -> int:
+    return len(run.evaluation.classes) if run.evaluation is not None else len(run.data.get("classes") or ())
+
+
+def curves(run: RunRecord) -> str:
+    """Loss, error and learning rate against epochs."""
+    steps, evaluations = run.events_of("step"), run.events_of("evaluation")
+    if not steps and not evaluations:
+        return missing("No step has been logged yet.")
+    drawings = [
+        ("loss", figures.loss_curve(steps, evaluations, SVG_COLORS), _loss_in_words(steps, evaluations)),
+        ("error", figures.error_curve(steps, evaluations, SVG_COLORS), _error_in_words(evaluations)),
+        ("rate", figures.rate_curve(steps, SVG_COLORS), _rate_in_words(steps)),
+    ]
+    panels = "".join(f"<figure>{svg(drawing, name, words)}</figure>" for name, drawing, words in drawings)
+    sentences = " ".join(text(words) for _, _, words in drawings if words)
+    return f'<div class="panels">{panels}</div><p class="soft">{sentences}</p>'
+
+
+def _loss_in_words(steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> str:
+    _, training = figures.series(steps, "loss")
+    _, validation = figures.series(evaluations, "loss")
+    words = f"Training loss goes from {training[0]:.3g} to {training[-1]:.3g} nats" if len(training) else ""
+    if len(validation):
+        words += f"{', ' if words else ''}validation loss ends at {validation[-1]:.3g}"
+    return f"{words[0].upper()}{words[1:]}." if words else "No loss has been logged."
+
+
+def _error_in_words(evaluations: Sequence[dict[str, Any]]) -> str:
+    epochs, errors = figures.series(evaluations, "top1_error")
+    if not len(errors):
+        return "The validation images have not been evaluated yet."
+    best = int(errors.argmin())
+    views = VIEW_DESCRIPTIONS.get(str(evaluations[-1].get("views")), "")
+    return (
+        f"The validation error is lowest after {epochs[best]:.4g} epochs, {percent(errors[best])}"
+        f"{f' ({views})' if views else ''}, and {percent(errors[-1])} at the end."
+    )
+
+
+def _rate_in_words(steps: Sequence[dict[str, Any]]) -> str:
+    drops = figures.rate_drops(steps)
+    if drops:
+        listed = "; ".join(f"epoch {epoch:.4g}: {rate:.3g}" for epoch, rate in drops)
+        return f"Learning rate drops, marked by dashed lines: {listed}."
+    _, rates = figures.series(steps, "lr")
+    return f"The learning rate goes from {rates[0]:.3g} to {rates[-1]:.3g}." if len(rates) else ""
+
+
+def kernels(run: RunRecord) -> str:
+    """The first layer's kernels in their banks (paper, Figure 3)."""
+    if run.kernels is None:
+        return missing("There is no checkpoint with a first convolution to show.")
+    weights, banks = run.kernels.weights, run.kernels.banks
+    count, _, height, width = weights.shape
+    shown = []
+    for index, bank in enumerate(np.split(weights, banks)):
+        title = f"<h3>Tower {index + 1}: kernels {index * len(bank) + 1} to {(index + 1) * len(bank)}</h3>"
+        alt = f"{len(bank)} kernels of {height} x {width} pixels{f' of tower {index + 1}' if banks > 1 else ''}"
+        mosaic = figures.kernel_mosaic(bank)
+        shown.append((title if banks > 1 else "") + picture(mosaic, alt, css_class="kernels", lossless=True))
+    towers = (
+        f" The paper's two towers see the same image through {count // banks} kernels each; there, one bank became "
+        "colour-agnostic and the other colour-specific."
+        if banks == 2
+        else ""
+    )
+    caption = (
+        f"The {count} kernels of {run.kernels.layer}, {height} x {width} x 3, after step {run.kernels.step:,}. Each is "
+        f"scaled by its own greatest weight, grey is zero.{towers}"
+    )
+    return f"<figure>{''.join(shown)}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def examples(run: RunRecord) -> str:
+    """Eight test images with their five best guesses (paper, Figure 4 left)."""
+    report, images = run.evaluation, run.images
+    if report is None or images is None:
+        return missing("The pictures appear when the run is finished.")
+    cards = [
+        f'<li class="card">{_image(run, index)}{_truth(report, index)}{_guesses(report, index)}</li>'
+        for index in images.examples
+        if index < report.num_images
+    ]
+    return (
+        '<p class="soft">Drawn at random, of as many classes as possible, before looking at the guesses. '
+        f'The true class is printed above its bars and marked among them.</p><ul class="cards">{"".join(cards)}</ul>'
+    )
+
+
+def _image(run: RunRecord, index: int) -> str:
+    assert run.evaluation is not None
+    square = run.images.squares.get(index) if run.images is not None else None
+    if square is None:
+        return ""
+    return picture(square, f"an image of class {run.evaluation.class_names[run.evaluation.labels[index]]}")
+
+
+def _truth(report: EvaluationReport, index: int) -> str:
+    return f'<p class="truth">{text(report.class_names[report.labels[index]])}</p>'
+
+
+def _guesses(report: EvaluationReport, index: int) -> str:
+    row, label = report.probabilities[index], int(report.labels[index])
+    order = np.argsort(-row, kind="stable")
+    shown = [int(guess) for guess in order[:5]]
+    items = []
+    for guess in shown if label in shown else [*shown, label]:
+        probability = float(row[guess])
+        rank = "" if guess in shown else f" (guess {int(np.flatnonzero(order == guess)[0]) + 1})"
+        mark = ' <span aria-hidden="true">&#10003;</span><span class="spoken">, the true class</span>'
+        name = f"{text(report.class_names[guess])}{rank}{mark if guess == label else ''}"
+        items.append(
+            f'<li{" class=true" if guess == label else ""}><span class="row"><span class="name">{name}</span>'
+            f'<span class="value">{percent(probability)}</span></span>'
+            f'<span class="bar"><i style="width:{100 * probability:.1f}%"></i></span></li>'
+        )
+    return f'<ol class="guesses">{"".join(items)}</ol>'
+
+
+def confusion(run: RunRecord) -> str:
+    """Which class is taken for which."""
+    report = run.evaluation
+    if report is None:
+        return missing("The confusion matrix appears when the run is finished.")
+    parts = []
+    if len(report.classes) <= MAX_MATRIX_CLASSES:
+        parts.append(_matrix_table(report))
+    elif len(report.classes) <= MAX_HEAT_CLASSES:
+        drawing = figures.confusion_matrix(report.confusion, report.class_names, SVG_COLORS)
+        words = (
+            f"Confusion matrix of {len(report.classes)} classes, true class by row; its worst pairs are listed below"
+        )
+        parts.append(
+            f'<figure class="heat">{svg(drawing, "confusion", words)}<figcaption>Each row is a true class; '
+            "the opacity is the root of the share of its images that was guessed as the column.</figcaption></figure>"
+        )
+    else:
+        parts.append(
+            missing(f"The matrix of {len(report.classes):,} classes is too large to read; its worst pairs are:")
+        )
+    return "".join(parts) + _confused_pairs(report)
+
+
+def _matrix_table(report: EvaluationReport) -> str:
+    heads = "".join(f'<th scope="col"><span>{text(name)}</span></th>' for name in report.class_names)
+    rows = []
+    for index, name in enumerate(report.class_names):
+        counts = report.confusion[index]
+        total = max(int(counts.sum()), 1)
+        cells = "".join(
+            f'<td class="{"right" if column == index else "wrong" if count else "zero"}"'
+            + (f' style="background:rgb(var(--wash)/{0.12 + 0.6 * count / total:.2f})"' if count else "")
+            + f">{count}</td>"
+            for column, count in enumerate(counts.tolist())
+        )
+        rows.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
+    caption = "Number of images: true class by row, first guess by column"
+    return scrollable(
+        f'<table class="matrix"><caption>{caption}</caption><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>",
+        "Confusion matrix",
+    )
+
+
+def confused_pairs(counts: np.ndarray, limit: int = MAX_PAIRS) -> list[tuple[int, int, int]]:
+    """(true class, guess, number of images) of the most frequent mistakes, most frequent first."""
+    mistakes = counts.copy()
+    np.fill_diagonal(mistakes, 0)
+    flat = mistakes.ravel()
+    order = np.argsort(-flat, kind="stable")[:limit]
+    return [(int(i) // len(counts), int(i) % len(counts), int(flat[i])) for i in order if flat[i]]
+
+
+def _confused_pairs(report: EvaluationReport) -> str:
+    totals = report.confusion.sum(axis=1)
+    rows = [
+        (
+            text(report.class_names[truth]),
+            text(report.class_names[guess]),
+            str(count),
+            percent(count / int(totals[truth])),
+        )
+        for truth, guess, count in confused_pairs(report.confusion)
+    ]
+    if not rows:
+        return missing("No image was taken for one of another class.")
+    columns = ("true class", "taken for", "images", "share of the class")
+    return table(columns, rows, caption="Most frequent confusions", numeric=columns[2:])
+
+
+def per_class(run: RunRecord) -> str:
+    """Errors class by class, worst first."""
+    report = run.evaluation
+    if report is None:
+        return missing("The results by class appear when the run is finished.")
+    results = sorted(report.per_class, key=lambda result: -(result.top1_error if result.top1_error is not None else -1))
+    columns = ("class", "id", "images", "top-1 error", "most often taken for")
+    rows = [
+        (
+            text(result.name),
+            text(result.class_id),
+            f"{result.count:,}",
+            "-" if result.top1_error is None else percent(result.top1_error),
+            text(result.most_confused_with or "-"),
+        )
+        for result in results
+    ]
+    if all(result.class_id == result.name for result in results):
+        columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
+    return _folded(columns, rows, "Error by class, worst first", ("images", "top-1 error"))
+
+
+def _folded(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str, numeric: Sequence[str] = ()) -> str:
+    shown = table(columns, rows[:LONG_TABLE], caption=caption, numeric=numeric)
+    rest = rows[LONG_TABLE:]
+    if not rest:
+        return shown
+    return shown + details(
+        f"{len(rest):,} more", table(columns, rest, caption=f"{caption}, continued", numeric=numeric)
+    )
+
+
+def worst_mistakes(run: RunRecord) -> str:
+    """The wrong guesses held with the most confidence, with their pictures."""
+    report = run.evaluation
+    if report is None:
+        return missing("The mistakes appear when the run is finished.")
+    mistakes = report.worst_mistakes()
+    if not mistakes:
+        return missing("There is none: the first guess is right for every image.")
+    total = report.num_images - int(np.trace(report.confusion))
+    cards = [
+        f'<li class="card">{_image(run, mistake.index)}<p class="truth">{text(report.class_names[mistake.label])}</p>'
+        f'<div class="guesses">taken for <b>{text(report.class_names[mistake.guess])}</b>, '
+        f'<span class="value">{percent(mistake.probability)}</span></div>'
+        f'<p class="key">{text(mistake.key)}</p></li>'
+        for mistake in mistakes
+    ]
+    return (
+        f'<p class="soft">{len(mistakes)} of {total:,} mistakes, the most confident first.</p>'
+        f'<ul class="cards small">{"".join(cards)}</ul>'
+    )
+
+
+def skipped(run: RunRecord) -> str:
+    """Images that could not be read and were left out."""
+    by_split = run.data.get("skipped")
+    if not isinstance(by_split, dict):
+        return missing("It is not recorded yet which images were left out.")
+    rows = [
+        (text(key), text(split), text(reason))
+        for split, reasons in by_split.items()
+        if isinstance(reasons, dict)
+        for key, reason in reasons.items()
+    ]
+    if not rows:
+        return missing("Every image could be read.")
+    return _folded(("image", "split", "reason"), rows, f"{len(rows):,} images could not be read and were left out")
+
+
+def recipe(run: RunRecord) -> str:
+    """What differs from the defaults, and the whole recipe."""
+    if run.config is None:
+        return missing("There is no config.toml.")
+    rows = [
+        (f"<code>{text(key)}</code>", _value(value), _value(default))
+        for key, value, default in changed_settings(run.settings)
+    ]
+    changed = table(("key", "this run", "default"), rows, caption="What differs from the defaults") if rows else ""
+    return changed + details("The whole recipe (config.toml)", f"<pre><code>{text(run.config)}</code></pre>")
+
+
+def _value(value: Any) -> str:
+    return '<span class="soft">not set</span>' if value is None else f"<code>{text(value)}</code>"
+
+
+def environment(run: RunRecord) -> str:
+    """Versions, machine and command."""
+    rows = []
+    for key, value in run.environment.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {version}" for name, version in value.items() if version is not None)
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        rows.append((text(key), text("-" if value in (None, "") else value)))
+    if not rows:
+        return missing("There is no environment.json.")
+    return table(("what", "value"), rows, caption="Where and how this run was made")
