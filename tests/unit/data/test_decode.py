@@ -189,6 +189,14 @@ def test_broken_exif_does_not_cost_the_image():
         assert np.array_equal(decode_image(data), decode_image(plain)), body
 
 
+def test_an_orientation_that_cannot_be_read_does_not_cost_the_image(monkeypatch):
+    def fail(image):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(decode.ImageOps, "exif_transpose", fail)
+    assert np.array_equal(decode_image(encode(Image.fromarray(RGB), "PNG")), RGB)
+
+
 def test_a_png_named_jpg_and_a_jpeg_named_png_are_read(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(Image.fromarray(RGB), "PNG"))
     (tmp_path / "b.png").write_bytes(encode(Image.fromarray(RGB), "JPEG"))

@@ -68,6 +68,21 @@ def test_shapes_are_the_same_every_time_and_at_any_size():
         assert np.abs(shrunk - source.train.read(i)).mean() < 8, "one scene, whatever the size"
 
 
+def test_shapes_show_what_their_labels_say():
+    source = open_source("shapes:64", CONFIG)
+    assert source.train is not None
+
+    def saturated_share(name: str, channel: int) -> float:
+        """Mean share of the pixels in which `channel` is far above red's or blue's opposite."""
+        label = source.classes.index(name)
+        pictures = np.stack([source.train.read(i) for i in range(label, 600, 10)]).astype(int)  # type: ignore[union-attr]
+        return float((pictures[..., channel] - pictures[..., 2 - channel] > 80).mean())
+
+    for red, blue in (("red_disk", "blue_disk"), ("red_triangle", "blue_triangle")):
+        assert saturated_share(red, 0) > 2 * saturated_share(blue, 0)
+        assert saturated_share(blue, 2) > 2 * saturated_share(red, 2)
+
+
 def test_shapes_cannot_be_told_apart_by_their_mean_colour():
     split = open_source("shapes:32", CONFIG).train
     assert split is not None

@@ -41,7 +41,7 @@ def load(split: Split, size: int = 8, **options):
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), size=st.integers(1, 40), seed=st.integers(0, 5))
 def test_to_square_is_resizing_the_shorter_side_then_cropping_the_centre(height, width, size, seed):
-    # Middle greys: Pillow clips between its two passes, whose order depends on the part asked for, where bicubic overshoots.
+    # Middle greys: where bicubic overshoots, Pillow clips between passes, whose order depends on the part asked for.
     pixels = 96 + noise(height, width, seed) // 4
     short = min(height, width)
     new_height, new_width = (max(size, round(side * size / short)) for side in (height, width))
