@@ -124,7 +124,7 @@ class EvaluationReport:
 
     def save(self, path: Path) -> None:
         """Write what `load` needs to `path` (.npz), atomically. Raises RunError when the disk is full."""
-        from alexnet.training.checkpoint import write_atomically
+        from alexnet.runtime.files import write_atomically
 
         contents = {
             "probabilities": self.probabilities,

@@ -32,7 +32,7 @@ def write_report(run_folder: str | Path) -> Path:
     A run that is unfinished, or lacks optional files, gets a report of what there is. Raises UserError when the folder
     is not a run's, RunError when the disk is full.
     """
-    from alexnet.training.checkpoint import write_atomically
+    from alexnet.runtime.files import write_atomically
 
     run = read_run(Path(run_folder))
     path = run.folder / "report.html"

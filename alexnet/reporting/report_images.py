@@ -42,7 +42,7 @@ def choose_examples(labels: np.ndarray, count: int = NUM_EXAMPLES, seed: int = 0
 
 def save_report_images(report: EvaluationReport, images: ImageSet, path: Path) -> None:
     """Keep eight test images and the worst mistakes of an evaluation of `images` in `path` (.npz), atomically."""
-    from alexnet.training.checkpoint import write_atomically
+    from alexnet.runtime.files import write_atomically
 
     examples = choose_examples(report.labels)
     mistakes = [mistake.index for mistake in report.worst_mistakes(NUM_MISTAKES)]

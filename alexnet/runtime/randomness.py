@@ -1,8 +1,8 @@
 """Every random draw of a run, as a pure function of the seed, a purpose and a position.
 
-Nothing here has a state that must be saved: what step t draws follows from `(seed, purpose, t)`. A resumed run therefore
-needs a step number and nothing else, and no draw depends on threads, ranks or what was drawn before. The generator is
-Philox, which is counter-based: the position is its counter.
+Nothing here has a state that must be saved: what step t draws follows from `(seed, purpose, t)`. A resumed run
+therefore needs a step number and nothing else, and no draw depends on threads, ranks or what was drawn before. The
+generator is Philox, which is counter-based: the position is its counter.
 """
 
 from __future__ import annotations

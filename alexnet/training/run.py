@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from alexnet.reporting.report import save_report_images, write_report
 from PIL import Image
 
 from alexnet.config import Recipe
@@ -28,10 +27,12 @@ from alexnet.models import AlexNet, create_model
 from alexnet.reporting.metrics_log import MetricsLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
+from alexnet.reporting.report import save_report_images, write_report
 from alexnet.runtime.device import configure, default_num_workers, describe_choice
 from alexnet.runtime.environment import describe_environment
-from alexnet.training.checkpoint import load_checkpoint, write_atomically
-from alexnet.training.run_folder import RunFolder, write_text
+from alexnet.runtime.files import write_atomically, write_text
+from alexnet.training.checkpoint import load_checkpoint
+from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
 _NUM_EXAMPLES = 8

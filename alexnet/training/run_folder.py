@@ -9,7 +9,7 @@ from typing import IO, Any
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe, to_toml
 from alexnet.errors import UserError
-from alexnet.training.checkpoint import write_atomically
+from alexnet.runtime.files import write_text
 
 NEUTRAL_KEYS = (
     "data.memory_limit_gb",
@@ -51,6 +51,7 @@ class RunFolder:
         another run (naming what differs), something else, or is in use.
         """
         self._claim()
+        self._remove_torn_files()
         saved = self.saved_recipe()
         if saved is None:
             self._refuse_foreign_files()
@@ -90,6 +91,12 @@ class RunFolder:
         except OSError:
             raise UserError(f"Another process is training in {self.path}; wait for it or stop it.") from None
 
+    def _remove_torn_files(self) -> None:
+        """What a killed process had begun to write; the files it would have replaced are whole."""
+        for folder in (self.path, self.last_checkpoint.parent):
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink()
+
     def _refuse_foreign_files(self) -> None:
         known = {self.data.name}
         foreign = sorted(item.name for item in self.path.iterdir() if item.name[0] != "." and item.name not in known)
@@ -103,8 +110,3 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically, in UTF-8."""
-    write_atomically(path, lambda file: file.write(text.encode()), len(text))

@@ -88,6 +88,10 @@ class Trainer:
         self.log = log
         self.display = display
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.dropout_layers = {
+            name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
+            for name, features in self.model.dropout_layers.items()
+        }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
         self.batch_size = recipe.train.batch_size
@@ -136,7 +140,7 @@ class Trainer:
         progress = Progress(self.epoch, (step + 1) / self.num_steps, self.state.plateau.drops)
         set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
         masks = draw_dropout_masks(
-            self.model.dropout_layers,
+            self.dropout_layers,
             seed=self.recipe.seed,
             step=step,
             batch_size=self.batch_size,

@@ -1,0 +1,108 @@
+"""Batches follow from (seed, step), whatever reads them."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.config import AugmentConfig
+from alexnet.data.loader import TrainingLoader
+from alexnet.data.sampler import ImageOrder
+from alexnet.data.squares import ImageSet
+from alexnet.data.statistics import compute_statistics
+from alexnet.errors import RunError
+
+SQUARES = np.random.default_rng(0).integers(0, 256, (37, 20, 20, 3), dtype=np.uint8)
+LABELS = np.arange(37) % 5
+
+
+def image_set(in_memory=True, read=None):
+    keys = [f"image {i}" for i in range(37)]
+    if in_memory:
+        return ImageSet(LABELS, keys, 20, array=SQUARES)
+    return ImageSet(LABELS, keys, 20, read=read or (lambda index: SQUARES[index]))
+
+
+def loader(num_workers=0, images=None, seed=0, **augment):
+    images = images or image_set()
+    return TrainingLoader(
+        images,
+        compute_statistics(image_set()),
+        AugmentConfig(**augment),
+        order=ImageOrder(len(images), "each_epoch", seed),
+        batch_size=8,
+        crop_size=16,
+        num_workers=num_workers,
+    )
+
+
+def contents(batches):
+    return [
+        (batch.step, batch.indices.tolist(), batch.labels, batch.crops, batch.offsets, batch.flips, batch.color_shift)
+        for batch in batches
+    ]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_batches_do_not_depend_on_the_number_of_workers(num_workers, in_memory):
+    expected = contents(loader(0).batches(0, 12))
+    got = contents(loader(num_workers, image_set(in_memory)).batches(0, 12))
+    assert len(got) == 12 and all(same(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_a_loader_that_starts_in_the_middle_continues_the_same_sequence():
+    whole = contents(loader(2).batches(0, 12))
+    assert all(same(a, b) for a, b in zip(whole[7:], contents(loader(1).batches(7, 12)), strict=True))
+
+
+def test_a_batch_holds_the_crops_it_says():
+    batch = loader(color_noise=0).make_batch(3)
+    for row, index in enumerate(batch.indices):
+        top, left = batch.offsets[row].tolist()
+        expected = SQUARES[index, top : top + 16, left : left + 16]
+        expected = expected[:, ::-1] if batch.flips[row] else expected
+        assert np.array_equal(batch.crops[row].numpy(), expected)
+        assert batch.labels[row] == LABELS[index]
+
+
+def test_seeds_give_other_batches():
+    assert not np.array_equal(loader(seed=0).make_batch(0).indices, loader(seed=1).make_batch(0).indices)
+
+
+def test_resized_crops_have_no_place_in_the_mean_image():
+    batch = loader(crop="random_resized").make_batch(0)
+    assert batch.offsets is None and batch.crops.shape == (8, 16, 16, 3)
+
+
+def test_an_error_in_a_reading_thread_reaches_the_training_thread():
+    def read(index):
+        raise RunError(f"image {index} is gone")
+
+    with pytest.raises(RunError, match="is gone"):
+        list(loader(2, image_set(False, read)).batches(0, 3))
+
+
+def test_leaving_early_ends_the_reading_threads():
+    batches = loader(3).batches(0, 100)
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("alexnet-loader")]
+
+
+def test_reading_ahead_is_bounded():
+    reads = []
+
+    def read(index):
+        reads.append(index)
+        return SQUARES[index]
+
+    batches = loader(2, image_set(False, read)).batches(0, 100)
+    next(batches)
+    batches.close()
+    assert len(reads) <= 8 * 4  # the batch that was taken and three ahead of it
