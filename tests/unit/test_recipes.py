@@ -1,0 +1,221 @@
+"""The recipes that come with the package: complete, and with the numbers of the 2012 logs."""
+
+import re
+import shlex
+
+import pytest
+import torch
+
+from alexnet.commands.train import split_arguments
+from alexnet.config import LayerScheduleConfig, Recipe
+from alexnet.config_io import from_toml_text, load_recipe, recipe_header, recipe_names, to_toml
+from alexnet.models import AlexNet, get_architecture
+
+NAMES = [
+    "as-run-2010", "as-run-2012", "as-run-automatic", "caffe", "cifar-11pct", "cifar-13pct", "cifar-18pct",
+    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision",
+]  # fmt: skip
+CIFAR = [name for name in NAMES if name.startswith("cifar")]
+FIELDS = ("Reproduces", "Source", "Expected", "Cost", "Command")
+
+
+def steps(*pairs, **more):
+    return LayerScheduleConfig(
+        name="steps", milestones=tuple(at for at, _ in pairs), factors=tuple(factor for _, factor in pairs), **more
+    )
+
+
+def weight_schedule(recipe):
+    """The schedule of the weights alone."""
+    fields = LayerScheduleConfig.model_fields
+    return LayerScheduleConfig(**{name: getattr(recipe.schedule, name) for name in fields})
+
+
+def trained_layers(recipe):
+    """Names of the layers with weights in the recipe's network."""
+    with torch.device("meta"):
+        model = AlexNet(get_architecture(recipe.model.name), 10)
+    return {key.rpartition(".")[0] for key, _ in model.named_parameters()}
+
+
+def test_these_are_the_recipes():
+    assert recipe_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_valid_and_survives_being_written(name):
+    recipe = load_recipe(name)
+    assert from_toml_text(to_toml(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_states_source_expectation_cost_and_command(name):
+    header = recipe_header(name)
+    assert header.startswith(f"{name}: ")
+    found = re.findall(r"^(\w+): +(\S.*)$", header.split("\n\n")[1], re.MULTILINE)
+    assert [label for label, _ in found] == list(FIELDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_of_a_header_trains_that_recipe(name):
+    (line,) = re.findall(r"^Command: +(.*)$", recipe_header(name), re.MULTILINE)
+    program, command, recipe, *rest = shlex.split(line)
+    assert (program, command) == ("alexnet", "train")
+    assert load_recipe(*split_arguments([recipe])) == load_recipe(name)
+    assert rest[0::2] == ["--data", "--output"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_named_in_a_recipe_exist_in_its_network(name):
+    recipe = load_recipe(name)
+    layers = trained_layers(recipe)
+    assert set(recipe.schedule.layers) <= layers
+    assert set(recipe.optimizer.layers) <= layers
+
+
+# ---------------------------------------------------------------- the runs of 2012 (paper.md 3.1 to 3.3)
+
+
+@pytest.mark.parametrize("name", ["as-run-2010", "as-run-2012", "as-run-automatic"])
+def test_what_the_runs_of_2012_have_in_common(name):
+    recipe = load_recipe(name)
+    assert recipe.model.name == "as_run"
+    assert (recipe.train.batch_size, recipe.data.image_size) == (128, 256)
+    optimizer = recipe.optimizer
+    assert (optimizer.rule, optimizer.lr, optimizer.momentum) == ("krizhevsky_2012", 0.01, 0.9)
+    assert (optimizer.weight_decay, optimizer.decay_biases, optimizer.bias_lr_factor) == (5e-4, False, 2.0)
+    augment = recipe.augment
+    assert (augment.crop, augment.crop_shared_by, augment.flip, augment.mean) == ("random", 32, True, "center_crop")
+    assert (augment.color_noise, augment.color_noise_divisor) == (0.1, 1.1)
+    assert recipe.data.shuffle == "once"
+    assert recipe.evaluate.views == "ten_crop"
+
+
+def test_the_schedule_of_table_2():
+    recipe = load_recipe("as-run-2012")
+    assert weight_schedule(recipe) == steps((25, 0.1), (51, 0.01), (79, 0.001))
+    assert recipe.schedule.layers == {"conv1": steps((25, 0.1), (51, 0.01), (67, 0.001), (72, 0.0))}
+    assert recipe.schedule.bias == LayerScheduleConfig(name="constant"), "the biases never dropped"
+    assert (recipe.augment.color_noise_until_epoch, recipe.train.epochs) == (67, 91)
+
+
+def test_the_schedule_of_table_1():
+    recipe = load_recipe("as-run-2010")
+    assert weight_schedule(recipe) == steps((23, 0.1), (51, 0.01), (78, 0.001))
+    assert recipe.schedule.layers == {"conv1": steps((23, 0.1), (51, 0.01), (68, 0.001), (72, 0.0))}
+    bias = recipe.schedule.bias
+    assert bias is not None and bias.factors == (0.1,), "0.02 once, then 0.002"
+    assert (recipe.augment.color_noise_until_epoch, recipe.train.epochs) == (68, 93)
+
+
+def test_the_automatic_schedule_is_that_of_config_170():
+    recipe = load_recipe("as-run-automatic")
+    dexp = LayerScheduleConfig(name="dexp", target_factor=250, num_levels=4)
+    assert weight_schedule(recipe) == dexp
+    assert recipe.schedule.bias == LayerScheduleConfig(name="dexp", target_factor=10, num_levels=2)
+    assert recipe.schedule.layers == {"conv1": dexp.model_copy(update={"freeze_epoch": 74.0})}
+    assert (recipe.augment.color_noise_until_epoch, recipe.train.epochs) == (68, 95)
+
+
+def test_the_paper_recipe_says_what_the_text_says():
+    recipe = load_recipe("paper")
+    assert (recipe.model.name, recipe.train.batch_size, recipe.train.epochs) == ("paper", 128, 90)
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 5e-4)
+    assert optimizer.bias_lr_factor == 1, "an equal rate for all layers"
+    schedule = recipe.schedule
+    assert (schedule.name, schedule.drop_factor, schedule.max_drops) == ("plateau", 0.1, 3)
+    assert schedule.bias is None and not schedule.layers
+    augment = recipe.augment
+    assert (augment.crop_shared_by, augment.mean, augment.color_noise) == (1, "at_crop", 0.1)
+    assert (augment.color_noise_divisor, augment.color_noise_until_epoch) == (1.0, None)
+
+
+def test_the_caffe_recipe_is_bvlc_alexnets_solver():
+    recipe = load_recipe("caffe")
+    assert (recipe.model.name, recipe.train.batch_size, recipe.train.epochs) == ("caffe", 256, 72)
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 5e-4)
+    assert (optimizer.bias_lr_factor, optimizer.decay_biases) == (2, False)
+    assert weight_schedule(recipe) == steps((20, 0.1), (40, 0.01), (60, 0.001))
+    assert (recipe.augment.color_noise, recipe.evaluate.views) == (0, "center")
+
+
+def test_the_torchvision_recipe_is_its_reference_script():
+    recipe = load_recipe("torchvision")
+    optimizer = recipe.optimizer
+    assert (optimizer.rule, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.01, 0.9, 1e-4)
+    assert (optimizer.decay_biases, optimizer.bias_lr_factor) == (True, 1)
+    assert (recipe.augment.crop, recipe.augment.color_noise) == ("random_resized", 0)
+    assert weight_schedule(recipe) == steps((30, 0.1), (60, 0.01))
+    assert (recipe.train.batch_size, recipe.train.epochs, recipe.evaluate.views) == (256, 90, "center")
+
+
+# ---------------------------------------------------------------- CIFAR-10 (paper.md 5.3)
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_what_the_cifar_nets_have_in_common(name):
+    recipe = load_recipe(name)
+    assert recipe.model.name == name.replace("-", "_")
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.lr * optimizer.bias_lr_factor, optimizer.momentum) == (0.001, 0.002, 0.9)
+    assert not optimizer.decay_biases
+    assert recipe.schedule.bias == LayerScheduleConfig(name="constant"), "only the weights' rate is ever dropped"
+    assert (recipe.train.batch_size, recipe.data.image_size, recipe.data.shuffle) == (128, 32, "once")
+    assert (recipe.augment.color_noise, recipe.augment.mean) == (0, "center_crop")
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "milestones", "decays"),
+    [
+        ("cifar-quick", 10, (8,), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc64": 0.03, "fc10": 0.03}),
+        ("cifar-19pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 3.0}),
+        ("cifar-18pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}),
+        ("cifar-13pct", 160, (140, 150), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}),
+        ("cifar-11pct", 520, (500, 510), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}),
+    ],
+)
+def test_the_schedule_and_weight_decay_of_each_cifar_net(name, epochs, milestones, decays):
+    recipe = load_recipe(name)
+    assert recipe.train.epochs == epochs
+    assert weight_schedule(recipe) == steps(*zip(milestones, (0.1, 0.01), strict=False))
+    own = recipe.optimizer.layers
+    resolved = {
+        layer: own[layer].weight_decay if layer in own else recipe.optimizer.weight_decay
+        for layer in trained_layers(recipe)
+    }
+    assert resolved == decays
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_only_the_nets_of_the_paper_are_augmented(name):
+    augmented = name in ("cifar-13pct", "cifar-11pct")
+    recipe = load_recipe(name)
+    assert recipe.augment.crop == ("random" if augmented else "center")
+    assert recipe.augment.flip is augmented
+    assert recipe.evaluate.views == ("ten_crop" if augmented else "center")
+
+
+# ---------------------------------------------------------------- the two for everybody
+
+
+def test_the_digits_recipe_is_the_real_network_and_does_not_mirror_digits():
+    recipe = load_recipe("digits")
+    assert (recipe.model.name, recipe.model.image_size, recipe.augment.flip) == ("as_run", None, False)
+
+
+def test_the_folder_recipe_fits_forty_photographs():
+    recipe = load_recipe("folder")
+    per_class = 8
+    assert round(per_class * recipe.data.val_fraction) >= 1
+    assert recipe.train.batch_size <= 40 * (1 - recipe.data.val_fraction)
+    assert recipe.train.min_steps is not None and recipe.train.min_steps >= 500
+    assert recipe.data.max_unreadable * 40 >= 1, "one damaged file does not stop a small folder"
+    assert recipe.train.early_stop_evaluations is None
+
+
+def test_a_recipe_leaves_the_machine_and_the_logging_alone():
+    for name in NAMES:
+        assert load_recipe(name).runtime == Recipe().runtime, f"{name}: a recipe must not choose the machine"
+        assert load_recipe(name).logging == Recipe().logging
