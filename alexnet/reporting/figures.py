@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_POINTS = 400
+MAX_POINTS = 200
 """A curve of more points is averaged down to this many; a long run logs a hundred thousand."""
 MAX_TICK_NAMES = 40
 
@@ -202,8 +202,9 @@ def _panel(title: str, colors: Colors) -> tuple[Figure, Axes]:
     figure = _new_figure(4.4, 3.1)
     axes = figure.add_subplot()
     _style(axes, colors)
-    axes.set_title(title, loc="left", fontsize=10.5, color=colors.ink)
-    axes.set_xlabel("epoch")
+    axes.set_title(title, loc="left", fontsize=11.5, color=colors.ink)
+    axes.set_xlabel("epoch", fontsize=10.5)
+    axes.locator_params(axis="y", nbins=6)
     return figure, axes
 
 
@@ -212,7 +213,7 @@ def _style(axes: Axes, colors: Colors) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(colors.faint)
-    axes.tick_params(colors=colors.ink, labelsize=9, length=3, which="both")
+    axes.tick_params(colors=colors.ink, labelsize=10, length=3, which="both")
     axes.xaxis.label.set_color(colors.ink)
     axes.yaxis.label.set_color(colors.ink)
 
@@ -234,7 +235,7 @@ def _finish(axes: Axes, steps: Sequence[Mapping[str, Any]], colors: Colors) -> N
         label = "learning rate drop" if index == 0 else None
         axes.axvline(epoch, color=colors.faint, linewidth=1, linestyle=(0, (3, 3)), label=label)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, labelcolor=colors.ink, loc="upper right")
+        axes.legend(frameon=False, fontsize=10, labelcolor=colors.ink, loc="upper right")
 
 
 def _shorten(name: str, length: int = 22) -> str:

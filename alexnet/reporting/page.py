@@ -68,11 +68,11 @@ dl.facts dd { margin: 0; font-variant-numeric: tabular-nums; }
 figure { margin: 0; min-width: 0; }
 svg { display: block; width: 100%; height: auto; }
 .kernels { display: block; width: 100%; max-width: 46rem; height: auto; image-rendering: pixelated; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(13.2rem, 100%), 1fr)); gap: 1.1rem;
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(13.2rem, 45%), 1fr)); gap: 1rem;
   list-style: none; padding: 0; margin: 1rem 0 0; }
 .cards.small { grid-template-columns: repeat(auto-fill, minmax(8.4rem, 1fr)); }
 .card { background: var(--card); border-radius: .5rem; padding: .8rem; min-width: 0; }
-.card img { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: .25rem; }
+.card img { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: cover; border-radius: .25rem; }
 .card .truth { font-weight: 600; margin: .55rem 0 .35rem; line-height: 1.3; }
 .card .key { color: var(--soft); font-size: .78rem; margin: .3rem 0 0; line-height: 1.35; overflow-wrap: anywhere; }
 .guesses { list-style: none; padding: 0; margin: 0; font-size: .84rem; line-height: 1.3; }
@@ -89,7 +89,7 @@ svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .5rem; }
 th, td { text-align: left; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-thead th { font-weight: 600; color: var(--soft); font-size: .85rem; white-space: nowrap; }
+thead th { font-weight: 600; color: var(--soft); font-size: .85rem; vertical-align: bottom; }
 tbody th { font-weight: 500; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 table.matrix th, table.matrix td { border: 0; padding: 0; text-align: center; font-size: .82rem; }

@@ -27,14 +27,14 @@ MAX_MATRIX_CLASSES = 20
 """Up to here the confusion matrix is a table of counts."""
 MAX_HEAT_CLASSES = 200
 """Up to here it is a picture; above, only its worst pairs are listed."""
-MAX_PAIRS = 20
+MAX_PAIRS = 12
 LONG_TABLE = 24
 """Rows of a table that are shown before the rest is folded away."""
 
 VIEW_DESCRIPTIONS = {
     "center": "the centre crop only",
-    "flip": "the centre crop and its mirror image",
-    "ten_crop": "ten crops (corners, centre, mirrored), probabilities averaged",
+    "flip": "the centre crop and its mirror image with their probabilities averaged",
+    "ten_crop": "ten crops (corners and centre, each also mirrored) with their probabilities averaged",
 }
 
 
@@ -64,7 +64,9 @@ def headline(run: RunRecord) -> str:
             f'<div class="figure-of">95 % interval {percent(low, count)} to {percent(high, count)}</div></div>'
         )
     unfinished = "" if run.is_finished else _unfinished_note(run)
-    return f'{unfinished}<div class="headline">{"".join(numbers)}</div>{_protocol(run, result, count)}'
+    return (
+        f'{unfinished}<div class="headline">{"".join(numbers)}</div>{_measured(result, count)}{_protocol(run, result)}'
+    )
 
 
 def _result(run: RunRecord) -> dict[str, Any] | None:
@@ -86,12 +88,14 @@ def _unfinished_note(run: RunRecord) -> str:
     )
 
 
-def _protocol(run: RunRecord, result: dict[str, Any], count: int) -> str:
+def _measured(result: dict[str, Any], count: int) -> str:
+    split = {"val": "validation", "train": "training"}.get(str(result.get("split", "val")), str(result.get("split")))
     views = str(result.get("views", "unknown"))
-    pairs = [
-        ("images", f"{count:,} ({result.get('split', 'val')})"),
-        ("views", f"{views}: {VIEW_DESCRIPTIONS[views]}" if views in VIEW_DESCRIPTIONS else views),
-    ]
+    return f"<p>Measured on {count:,} {text(split)} images, by {text(VIEW_DESCRIPTIONS.get(views, views))}.</p>"
+
+
+def _protocol(run: RunRecord, result: dict[str, Any]) -> str:
+    pairs = [("views", str(result.get("views", "unknown")))]
     if "step" in result:
         which = f"{result['checkpoint']}, " if "checkpoint" in result else ""
         pairs.append(("checkpoint", f"{which}step {result['step']:,}"))
@@ -155,7 +159,11 @@ def _rate_in_words(steps: Sequence[dict[str, Any]]) -> str:
         listed = "; ".join(f"epoch {epoch:.4g}: {rate:.3g}" for epoch, rate in drops)
         return f"Learning rate drops, marked by dashed lines: {listed}."
     _, rates = figures.series(steps, "lr")
-    return f"The learning rate goes from {rates[0]:.3g} to {rates[-1]:.3g}." if len(rates) else ""
+    if not len(rates):
+        return ""
+    if rates.min() == rates.max():
+        return f"The learning rate is {rates[0]:.3g} throughout."
+    return f"The learning rate goes from {rates[0]:.3g} to {rates[-1]:.3g}."
 
 
 def kernels(run: RunRecord) -> str:
@@ -367,7 +375,7 @@ def skipped(run: RunRecord) -> str:
     ]
     if not rows:
         return missing("Every image could be read.")
-    return _folded(("image", "split", "reason"), rows, f"{len(rows):,} images could not be read and were left out")
+    return _folded(("image", "split", "reason"), rows, f"Left out because they could not be read: {len(rows):,}")
 
 
 def recipe(run: RunRecord) -> str:
@@ -383,7 +391,9 @@ def recipe(run: RunRecord) -> str:
 
 
 def _value(value: Any) -> str:
-    return '<span class="soft">not set</span>' if value is None else f"<code>{text(value)}</code>"
+    if value is None:
+        return '<span class="soft">not set</span>'
+    return f"<code>{text(str(value).lower() if isinstance(value, bool) else value)}</code>"  # as TOML writes it
 
 
 def environment(run: RunRecord) -> str:
