@@ -40,7 +40,7 @@ def diff_command(first: str, second: str, *, as_json: bool) -> None:
         rows = [{"key": key, "a": a, "b": b} for key, a, b in differences]
         print_json({"a": first, "b": second, "differences": rows})
     elif not differences:
-        print(f"{first} and {second} have the same values.")
+        print(f"{first}, {second}: no difference.")
     else:
         from alexnet.reporting.console import print_table
 

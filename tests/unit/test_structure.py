@@ -124,7 +124,7 @@ def public_functions(nodes, prefix=""):
             continue
         if isinstance(node, ast.FunctionDef):
             decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-            if not decorators & {"property", "override"}:
+            if not decorators & {"property", "override"} and node.name != "extra_repr":
                 yield prefix + node.name, node
         else:
             methods = list(public_functions(node.body, f"{node.name}."))

@@ -1,0 +1,69 @@
+"""What `alexnet train` makes of its arguments."""
+
+from pathlib import Path
+
+import pytest
+
+from alexnet.commands.output import json_text
+from alexnet.commands.train import choose_data, choose_output, split_arguments
+from alexnet.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe", "overrides"),
+    [
+        ([], None, []),
+        (["folder"], "folder", []),
+        (["seed=1"], None, ["seed=1"]),
+        (["seed=1", "folder", "a.b=c=d"], "folder", ["seed=1", "a.b=c=d"]),
+        (["recipes/mine.toml", "seed=1"], "recipes/mine.toml", ["seed=1"]),
+    ],
+)
+def test_an_argument_with_an_equals_sign_is_an_override(arguments, recipe, overrides):
+    assert split_arguments(arguments) == (recipe, overrides)
+
+
+def test_a_file_with_an_equals_sign_in_its_path_is_a_recipe(tmp_path):
+    file = tmp_path / "lr=0.1.toml"
+    file.write_text("seed = 1\n")
+    assert split_arguments([str(file), "seed=2"]) == (str(file), ["seed=2"])
+
+
+def test_two_recipes_are_one_too_many():
+    with pytest.raises(UserError, match=r"2 were given: folder, photos; data is given with --data"):
+        split_arguments(["folder", "photos"])
+
+
+def test_only_the_digits_recipe_has_data_of_its_own():
+    assert choose_data(None, None) == choose_data("digits", None) == "digits"
+    assert choose_data("digits", "photos") == "photos"
+    with pytest.raises(UserError, match="recipe mine.toml needs --data"):
+        choose_data("mine.toml", None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "output"),
+    [
+        (None, "digits", "runs/digits"),
+        ("digits", "digits", "runs/digits"),
+        ("folder", "photos", "runs/folder-photos"),
+        ("folder", "/home/ada/My photos/", "runs/folder-My-photos"),
+        ("recipes/mine.toml", "digits", "runs/mine-digits"),
+        ("cifar-quick", "cifar10:/data/cifar-10-batches-py", "runs/cifar-quick-cifar-10-batches-py"),
+        ("cifar-quick", "shapes:64", "runs/cifar-quick-shapes-64"),
+    ],
+)
+def test_a_run_is_named_for_recipe_and_data(recipe, data, output):
+    assert choose_output(recipe, data) == Path(output)
+
+
+def test_the_present_folder_has_a_name_too(tmp_path, monkeypatch):
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert choose_output("folder", ".") == Path("runs/folder-birds")
+
+
+def test_json_has_no_nan_and_takes_paths():
+    text = json_text({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": Path("x")}, "e": (1, None)})
+    assert text.split() == '{ "a": null, "b": [ null, 1.5 ], "c": { "d": "x" }, "e": [ 1, null ] }'.split()
