@@ -238,19 +238,9 @@ def test_evaluate_states_its_protocol(alexnet, run, tmp_path):
     assert outcome.err == ""
     assert json.loads(file.read_text()) == record
     assert (record["views"], record["split"], record["data"]) == ("flip", "val", "shapes:32")
-    assert (
-        record["checkpoints"]
-        == [
-            {
-                "path": str(run),
-                "model": "cifar_quick",
-                "step": record["checkpoints"][0]["step"],
-                "epoch": 2.0,
-                "seed": 0,
-            }
-        ]
-        or record["checkpoints"][0]["step"] == 4
-    )
+    (checkpoint,) = record["checkpoints"]
+    assert (checkpoint["path"], checkpoint["model"], checkpoint["seed"]) == (str(run), "cifar_quick", 0)
+    assert checkpoint["step"] == 4 * checkpoint["epoch"]
     low, high = record["top1_interval"]
     assert low <= record["top1_error"] <= high
 
@@ -359,7 +349,7 @@ def test_info_of_another_size_and_number_of_classes(alexnet):
 def test_info_prints_what_differs(alexnet):
     outcome = alexnet("info", "as_run", "paper", "--json")
     rows = json.loads(outcome.out)["differences"]
-    assert {"conv3", "conv4", "conv5"} & {row["layer"] for row in rows} or rows
+    assert "norm1" in {row["layer"] for row in rows}
     assert "the same network" in alexnet("info", "paper", "paper").out
 
 

@@ -1,5 +1,6 @@
 """What `alexnet train` makes of its arguments."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_two_recipes_are_one_too_many():
 def test_only_the_digits_recipe_has_data_of_its_own():
     assert choose_data(None, None) == choose_data("digits", None) == "digits"
     assert choose_data("digits", "photos") == "photos"
-    with pytest.raises(UserError, match="recipe mine.toml needs --data"):
+    with pytest.raises(UserError, match=r"recipe mine\.toml needs --data"):
         choose_data("mine.toml", None)
 
 
@@ -65,5 +66,5 @@ def test_the_present_folder_has_a_name_too(tmp_path, monkeypatch):
 
 
 def test_json_has_no_nan_and_takes_paths():
-    text = json_text({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": Path("x")}, "e": (1, None)})
-    assert text.split() == '{ "a": null, "b": [ null, 1.5 ], "c": { "d": "x" }, "e": [ 1, null ] }'.split()
+    record = {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": Path("x")}, "e": (1, None)}
+    assert json.loads(json_text(record)) == {"a": None, "b": [None, 1.5], "c": {"d": "x"}, "e": [1, None]}
