@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -84,12 +84,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with path.open("rb") as file:
+            contents = _read(file)
+    except PermissionError:
+        raise UserError(f"Cannot read {path}: permission denied.") from None
+    except Exception as error:  # What a damaged file makes the unpickler raise has no end of kinds.
         reason = "it is damaged or was not written by this package"
         raise UserError(f"{path} is not a checkpoint: {reason} ({type(error).__name__}).") from None
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
             f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT})."
@@ -103,6 +104,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return _from_contents(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description is incomplete ({error}).") from None
+
+
+def _read(file: BinaryIO) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the file's format; what is wrong with it is said in our own words
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _checkpoint_of_run(folder: Path) -> Path:

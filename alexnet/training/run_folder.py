@@ -51,6 +51,13 @@ class RunFolder:
         another run (naming what differs), something else, or is in use.
         """
         self._claim()
+        try:
+            self._admit(recipe, data)
+        except BaseException:
+            self.close()
+            raise
+
+    def _admit(self, recipe: Recipe, data: dict[str, Any]) -> None:
         self._remove_torn_files()
         saved = self.saved_recipe()
         if saved is None:
@@ -89,6 +96,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self.close()
             raise UserError(f"Another process is training in {self.path}; wait for it or stop it.") from None
 
     def _remove_torn_files(self) -> None:

@@ -1,0 +1,107 @@
+"""Whose a run's folder is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from alexnet.config import Recipe
+from alexnet.config_io import from_toml_text
+from alexnet.errors import UserError
+from alexnet.training.run_folder import RunFolder
+
+DATA = {"source": "photos", "fingerprint": "abc", "num_train": 10}
+
+
+def recipe(text=""):
+    return from_toml_text(text)
+
+
+def opened(path, recipe=None, data=DATA):
+    folder = RunFolder(path)
+    folder.open(recipe or Recipe(), data)
+    folder.close()
+    return folder
+
+
+def test_a_new_folder_gets_the_recipe(tmp_path):
+    folder = opened(tmp_path / "a" / "b", recipe("[optimizer]\nlr = 0.5"))
+    assert folder.saved_recipe().optimizer.lr == 0.5
+
+
+def test_the_same_recipe_and_data_are_let_in_again(tmp_path):
+    opened(tmp_path / "run", recipe("seed = 4"))
+    opened(tmp_path / "run", recipe("seed = 4"))
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        "[runtime]\nnum_workers = 3",
+        "[logging]\ntensorboard = true",
+        "[train]\ncheckpoint_minutes = 1",
+        "[runtime]\nnum_threads = 1",
+    ],
+)
+def test_settings_without_effect_on_the_result_may_change(tmp_path, neutral):
+    opened(tmp_path / "run")
+    opened(tmp_path / "run", recipe(neutral))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("seed = 1", ["seed", "0", "1"]),
+        ("[optimizer]\nlr = 0.5\n[train]\nepochs = 3", ["optimizer.lr", "train.epochs"]),
+        ("[schedule.layers.conv1]\nname = 'constant'", ["schedule.layers.conv1"]),
+    ],
+)
+def test_another_recipe_is_refused_and_says_what_differs(tmp_path, text, names):
+    opened(tmp_path / "run")
+    with pytest.raises(UserError) as refusal:
+        opened(tmp_path / "run", recipe(text))
+    assert all(name in str(refusal.value) for name in names) and "--output" in str(refusal.value)
+
+
+def test_other_data_are_refused(tmp_path):
+    opened(tmp_path / "run")
+    with pytest.raises(UserError, match=r"10 training images there.*11 now"):
+        opened(tmp_path / "run", data={**DATA, "fingerprint": "abd", "num_train": 11})
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match=r"thesis\.tex"):
+        opened(tmp_path)
+    assert sorted(item.name for item in tmp_path.iterdir() if item.name[0] != ".") == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        opened(tmp_path / "run")
+
+
+def test_torn_files_of_a_killed_process_are_removed(tmp_path):
+    folder = opened(tmp_path / "run")
+    torn = folder.last_checkpoint.parent / ".last.pt.123.tmp"
+    torn.parent.mkdir()
+    torn.write_bytes(b"half")
+    opened(tmp_path / "run")
+    assert not torn.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no flock on Windows")
+def test_two_processes_cannot_write_to_one_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(Recipe(), DATA)
+    code = f"""
+from alexnet.config import Recipe
+from alexnet.training.run_folder import RunFolder
+from pathlib import Path
+RunFolder(Path({str(tmp_path / "run")!r})).open(Recipe(), {DATA!r})
+"""
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "Another process is training" in other.stderr
+    folder.close()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
