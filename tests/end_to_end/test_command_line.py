@@ -253,6 +253,18 @@ def test_evaluate_agrees_with_the_end_of_the_training(alexnet, run):
         assert record[key] == summary[key]
 
 
+def test_evaluate_splits_a_folder_as_the_training_did(alexnet, photos, tmp_path):
+    sizes = ["model.name=cifar_quick", "data.image_size=32", "train.min_steps=1", "train.epochs=1"]
+    held_out = ["data.val_fraction=0.4", "data.split_seed=3", "runtime.num_threads=1"]
+    arguments = ["train", "folder", "--data", photos, "--output", tmp_path / "run", *sizes, *held_out]
+    trained = alexnet(*arguments, "--json")
+    assert trained.code == 0, trained.err
+    record = json.loads(alexnet("evaluate", tmp_path / "run", "--json").out)
+    assert record["num_images"] == json.loads(trained.out)["num_images"] == 6
+    keys = np.load(tmp_path / "run" / "evaluation.npz", allow_pickle=False)["keys"]
+    assert {mistake["key"] for mistake in record["worst_mistakes"]} <= set(keys.tolist())
+
+
 def test_evaluate_prints_a_result_with_its_interval_and_an_ensemble(alexnet, run):
     best, last = run / "checkpoints" / "best.pt", run / "checkpoints" / "last.pt"
     outcome = alexnet("evaluate", best, last, "--views", "center", "--split", "train")
