@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,7 +144,8 @@ class EvaluationReport:
     def load(path: Path) -> EvaluationReport:
         """Read what `save` wrote. Raises UserError when the file is not one of those."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: numpy would leave a damaged file open.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 protocol = Protocol(
                     views=str(file["views"]),
                     image_size=int(file["image_size"]),
@@ -158,7 +160,7 @@ class EvaluationReport:
                     classes=file["classes"].tolist(),
                     class_names=file["class_names"].tolist(),
                 )
-        except (OSError, KeyError, ValueError, EOFError, ImportError) as error:
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is not a saved evaluation ({error}); evaluate the checkpoint again.") from error
 
 

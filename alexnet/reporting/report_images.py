@@ -56,7 +56,8 @@ def save_report_images(report: EvaluationReport, images: ImageSet, path: Path) -
 
 
 def load_report_images(path: Path) -> ReportImages:
-    """Read what `save_report_images` wrote. Raises ValueError or KeyError when the file is something else."""
-    with np.load(path, allow_pickle=False) as file:
+    """Read what `save_report_images` wrote. Raises ValueError, KeyError or BadZipFile when the file is something else."""
+    # Opened here: numpy would leave a damaged file open.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         squares = dict(zip(file["indices"].tolist(), file["images"], strict=True))
         return ReportImages(file["examples"].tolist(), squares)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_run(folder: Path) -> RunRecord:
             return None
         try:
             return reader(path)
-        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserError) as error:
             record.problems.append(f"{name}: {error}")
             return None
 
