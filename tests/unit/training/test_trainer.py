@@ -1,0 +1,171 @@
+"""The loop: when it evaluates, saves, drops the rate and stops."""
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+import alexnet.training.run as run_module
+from alexnet.config import DataConfig
+from alexnet.config_io import from_toml_text
+from alexnet.data.sources import open_source
+from alexnet.errors import RunError, UserError
+from alexnet.reporting.metrics_log import read_events
+from alexnet.training.run import train
+
+BASE = [
+    "model.name=cifar_quick",
+    "data.image_size=32",
+    "augment.crop=center",
+    "augment.flip=false",
+    "augment.color_noise=0",
+    "optimizer.lr=0.001",
+    "train.batch_size=50",
+    "train.epochs=2",
+    "evaluate.views=center",
+    "runtime.precision=float32",
+    "logging.log_every_steps=1",
+]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """200 training and 100 validation shapes of 32 px as a folder: drawing them anew for every run takes longer."""
+    root = tmp_path_factory.mktemp("shapes")
+    source = open_source("shapes:32", DataConfig())
+    for split, count in ((source.train, 200), (source.val, 100)):
+        for index in range(count):
+            folder = root / split.name / source.classes[split.labels[index]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(split.read(index)).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def run(shapes, monkeypatch):
+    """Trains on the shapes; the report, which has tests of its own, is drawn only where asked."""
+
+    def run(output, *overrides, report=False):
+        with monkeypatch.context() as patch:
+            if not report:
+                patch.setattr(run_module, "write_report", lambda folder: folder / "report.html")
+            return train(from_toml_text("", [*BASE, *overrides]), str(shapes), output, progress="silent")
+
+    return run
+
+
+def events(output, kind):
+    return [event for event in read_events(output / "metrics.jsonl") if event["event"] == kind]
+
+
+def test_a_run_leaves_everything_that_is_promised(run, tmp_path):
+    summary = run(tmp_path / "run", report=True)
+    names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    promised = {"config.toml", "environment.json", "metrics.jsonl", "summary.json", "report.html", "data.json"}
+    assert promised | {"checkpoints/last.pt", "checkpoints/best.pt"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert summary.finished and summary.values == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(events(tmp_path / "run", "step")) == summary.values["step"] == 8
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [4, 8]), (0.5, [2, 4, 6, 8]), (1.5, [6, 8]), (5, [8])])
+def test_evaluations_come_when_asked_and_at_the_end(run, tmp_path, every, steps):
+    run(tmp_path / "run", f"train.evaluate_every_epochs={every}")
+    assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == steps
+
+
+def test_one_step_may_be_longer_than_the_data(run, tmp_path):
+    run(tmp_path / "run", "data.max_train_images=20", "train.epochs=5")
+    assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == [1, 2]
+
+
+def test_the_best_checkpoint_is_of_the_lowest_error(run, tmp_path):
+    run(tmp_path / "run", "train.evaluate_every_epochs=0.25", "train.epochs=4", "optimizer.lr=0.003")
+    evaluations = events(tmp_path / "run", "evaluation")
+    lowest = min(event["top1_error"] for event in evaluations)
+    first_lowest = next(event["step"] for event in evaluations if event["top1_error"] == lowest)
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
+    assert best["step"] == first_lowest and best["metrics"]["top1_error"] == lowest
+    assert best["training_state"] is None
+    assert [event["step"] for event in evaluations if event["is_best"]][-1] == first_lowest
+
+
+def test_a_run_without_progress_stops_early_and_stays_stopped(run, tmp_path):
+    settings = ["optimizer.lr=1e-12", "train.epochs=50", "train.early_stop_evaluations=3"]
+    assert run(tmp_path / "run", *settings).values["step"] == 16  # the first evaluation and three no better
+    (tmp_path / "run" / "summary.json").unlink()  # as if killed before the summary was written
+    assert run(tmp_path / "run", *settings).values["step"] == 16
+
+
+def test_the_plateau_rule_lowers_the_rate_of_the_run(run, tmp_path):
+    run(
+        tmp_path / "run",
+        "optimizer.lr=1e-12",
+        "schedule.name=plateau",
+        "schedule.patience_epochs=1",
+        "train.epochs=4",
+    )
+    rates = [event["lr"] for event in events(tmp_path / "run", "step")]
+    assert rates[:8] == [1e-12] * 8
+    assert rates[8:12] == pytest.approx([1e-13] * 4) and rates[12:] == pytest.approx([1e-14] * 4)
+
+
+def test_divergence_is_told_with_the_step_and_the_remedy(run, tmp_path):
+    with pytest.raises(RunError, match=r"not finite at step \d+.*optimizer\.lr"):
+        run(tmp_path / "run", "optimizer.lr=1e30", "train.epochs=5")
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+def test_a_frozen_layer_does_not_change(run, tmp_path):
+    run(tmp_path / "a", "optimizer.layers.conv1.lr_factor=0")
+    run(tmp_path / "b", "optimizer.layers.conv1.lr_factor=0", "train.epochs=1")
+    a, b = (torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model_state"] for name in "ab")
+    assert torch.equal(a["conv1.weight"], b["conv1.weight"])
+    assert not torch.equal(a["conv2.weight"], b["conv2.weight"])
+
+
+def test_seeds_give_other_weights_and_the_same_seed_the_same(run, tmp_path):
+    def weights(name, *settings):
+        run(tmp_path / name, "train.epochs=1", *settings)
+        return torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model_state"]["fc10.weight"]
+
+    first = weights("a")
+    assert torch.equal(first, weights("b"))
+    assert not torch.equal(first, weights("c", "seed=1"))
+
+
+def test_on_demand_images_train_the_same_network(run, tmp_path):
+    run(tmp_path / "memory", "train.epochs=1")
+    run(tmp_path / "demand", "train.epochs=1", "data.memory_limit_gb=0", "runtime.num_workers=3")
+    memory, demand = (
+        torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model_state"]
+        for name in ("memory", "demand")
+    )
+    assert all(torch.equal(memory[name], demand[name]) for name in memory)
+
+
+def test_a_square_smaller_than_the_input_is_refused_before_anything_is_written(run, tmp_path):
+    with pytest.raises(UserError, match=r"data\.image_size = 16"):
+        run(tmp_path / "run", "data.image_size=16")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_outputs_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match=r"model\.num_classes = 3.*10 classes"):
+        run(tmp_path / "run", "model.num_classes=3")
+
+
+def test_a_schedule_for_an_unknown_layer_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match=r"schedule\.layers\.conv9"):
+        run(tmp_path / "run", "schedule.layers.conv9.name=constant")
+
+
+def test_the_final_evaluation_is_of_the_weights_the_recipe_says(run, tmp_path):
+    settings = ["train.evaluate_every_epochs=0.25", "train.epochs=4", "optimizer.lr=0.003"]
+    best = run(tmp_path / "best", "evaluate.checkpoint=best", *settings).values
+    assert best["top1_error"] == pytest.approx(best["best_center_error"], abs=0.006)
+    last = run(tmp_path / "last", "evaluate.checkpoint=last", *settings).values
+    assert last["step"] == last["num_steps"] and best["step"] <= last["step"]
+    assert math.isclose(last["top1_error"], events(tmp_path / "last", "evaluation")[-1]["top1_error"], abs_tol=0.006)
