@@ -56,7 +56,7 @@ def save_report_images(report: EvaluationReport, images: ImageSet, path: Path) -
 
 
 def load_report_images(path: Path) -> ReportImages:
-    """Read what `save_report_images` wrote. Raises ValueError, KeyError or BadZipFile when the file is something else."""
+    """Read what `save_report_images` wrote. ValueError, KeyError or BadZipFile when it is something else."""
     # Opened here: numpy would leave a damaged file open.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         squares = dict(zip(file["indices"].tolist(), file["images"], strict=True))

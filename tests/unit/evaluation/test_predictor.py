@@ -14,7 +14,8 @@ from alexnet.data.decode import UnreadableImage
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import download, is_image_bytes, open_inputs
-from alexnet.evaluation.predictor import Predictor, load_predictor, predict, predict_eachfrom alexnet.models import create_model
+from alexnet.evaluation.predictor import Predictor, load_predictor, predict, predict_each
+from alexnet.models import create_model
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 COLORS = ("red", "green", "blue")
