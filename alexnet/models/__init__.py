@@ -3,6 +3,7 @@
 from alexnet.models.alexnet import AlexNet, create_model
 from alexnet.models.architecture import Architecture, minimum_image_size
 from alexnet.models.initialization import SCHEMES, initialize
+from alexnet.models.summary import Difference, LayerRow, compare, layer_table
 from alexnet.models.variants import ARCHITECTURES, get_architecture
 
 __all__ = [
@@ -10,8 +11,12 @@ __all__ = [
     "SCHEMES",
     "AlexNet",
     "Architecture",
+    "Difference",
+    "LayerRow",
+    "compare",
     "create_model",
     "get_architecture",
     "initialize",
+    "layer_table",
     "minimum_image_size",
 ]
