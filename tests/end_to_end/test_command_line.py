@@ -361,7 +361,9 @@ def test_info_of_another_size_and_number_of_classes(alexnet):
 def test_info_prints_what_differs(alexnet):
     outcome = alexnet("info", "as_run", "paper", "--json")
     rows = json.loads(outcome.out)["differences"]
-    assert "norm1" in {row["layer"] for row in rows}
+    stds = {row["layer"]: (row["a"], row["b"]) for row in rows if row["field"] == "initial_std"}
+    assert stds == {"conv3": (0.03, 0.01), "conv4": (0.03, 0.01), "conv5": (0.03, 0.01)}
+    assert "initial_std" in alexnet("info", "as_run", "paper").out
     assert "the same network" in alexnet("info", "paper", "paper").out
 
 
