@@ -42,10 +42,10 @@ def _print_differences(a: str, b: str, *, as_json: bool) -> None:
     first, second = (get_architecture(name) if name in MODEL_NAMES else _load(name).architecture for name in (a, b))
     differences = compare(first, second)
     if as_json:
-        keys = ("layer", "field", "a", "b")
-        print_json({"a": a, "b": b, "differences": [dict(zip(keys, row, strict=True)) for row in differences]})
+        print_json({"a": a, "b": b, "differences": [asdict(difference) for difference in differences]})
     elif differences:
-        print_table(["layer", "field", a, b], [list(row) for row in differences])
+        rows = [[row.layer, row.field, row.a, row.b] for row in differences]
+        print_table(["layer", "field", a, b], rows)
     else:
         print(f"{a} and {b} are the same network.")
 

@@ -380,7 +380,7 @@ def test_info_refuses_mistakes(alexnet, image, tmp_path):
     assert_refused(alexnet("info", tmp_path), tmp_path)
     assert_refused(alexnet("info", image), "not a checkpoint")
     assert_refused(alexnet("info", "as_run", "--image-size", "20"), "20")
-    assert_refused(alexnet("info", "as_run", "alexnet"), "'alexnet'")
+    assert_refused(alexnet("info", "as_run", "alexnot"), "'alexnot'")
 
 
 # ---------------------------------------------------------------- recipe, report, and the rest
