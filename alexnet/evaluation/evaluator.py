@@ -52,10 +52,9 @@ def evaluate(
     probabilities = torch.empty(len(images), len(classes), dtype=torch.float32, device=device)
     finite = torch.empty(len(images), dtype=torch.bool, device=device)
     num_views = len(view_crops(views, images.image_size, preprocessings[0].crop_size))
-    images_per_batch = max(1, batch_size // num_views)
     done = 0
     with evaluation_mode(models), torch.inference_mode():
-        for squares in _batches(images, images_per_batch, num_workers):
+        for squares in _batches(images, max(1, batch_size // num_views), num_workers):
             part = slice(done, done + len(squares))
             # Nothing is read back from the device inside the loop, so that batches can queue up on it.
             on_device = [squares.to(device)] * len(models)
@@ -69,19 +68,15 @@ def evaluate(
             if on_progress is not None:
                 on_progress(done, len(images))
     _check_finite(finite.cpu().numpy(), images)
-    protocol = Protocol(
-        views=views,
-        image_size=images.image_size,
-        crop_sizes=tuple(preprocessing.crop_size for preprocessing in preprocessings),
-        seconds=time.perf_counter() - started,
-    )
+    crop_sizes = tuple(preprocessing.crop_size for preprocessing in preprocessings)
+    protocol = Protocol(views, images.image_size, crop_sizes, seconds=time.perf_counter() - started)
     return summarize(
         probabilities.cpu().numpy(),
         labels,
         protocol=protocol,
         keys=[str(key) for key in images.keys],
         classes=classes,
-        class_names=class_names if class_names is not None else classes,
+        class_names=class_names or classes,
     )
 
 

@@ -145,8 +145,9 @@ def download(
 def _web_opener() -> urllib.request.OpenerDirector:
     """An opener for http and https only: the usual one would follow a redirection to ftp, and read file and data."""
     opener = urllib.request.OpenerDirector()
+    proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("http", "https")}
+    opener.add_handler(urllib.request.ProxyHandler(proxies))
     for handler in (
-        urllib.request.ProxyHandler,
         urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler,
         urllib.request.HTTPRedirectHandler,

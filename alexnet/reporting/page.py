@@ -30,6 +30,9 @@ _CSS_COLORS = {
 # Nothing may be loaded from anywhere: the page is one file, and a hostile class name must not change that.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+LONG_TABLE = 24
+"""Rows of a table that are shown before the rest is folded away."""
+
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfdfb; --card: #f4f3ee; --ink: #1d1f21; --soft: #5c6066; --faint: #8b8f96;
   --line: #dddcd5; --first: #1f5fa8; --second: #c2571a; --wash: 31 95 168; }
@@ -155,6 +158,27 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
 def details(summary: str, content: str) -> str:
     """Content (HTML) that opens on request."""
     return f"<details><summary>{text(summary)}</summary>{content}</details>"
+
+
+def folded(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str, numeric: Sequence[str] = ()) -> str:
+    """A table as `table` makes it, of which only the first rows are open."""
+    shown = table(columns, rows[:LONG_TABLE], caption=caption, numeric=numeric)
+    rest = rows[LONG_TABLE:]
+    if not rest:
+        return shown
+    return shown + details(
+        f"{len(rest):,} more", table(columns, rest, caption=f"{caption}, continued", numeric=numeric)
+    )
+
+
+def missing(what: str) -> str:
+    """A sentence (plain text) in the place of what is not there."""
+    return f'<p class="soft">{text(what)}</p>'
+
+
+def percent(share: float, num_images: int | None = None) -> str:
+    """A fraction in percent, with a second decimal only where there are images enough to mean it."""
+    return f"{100 * share:.2f} %" if num_images is not None and num_images >= 10_000 else f"{100 * share:.1f} %"
 
 
 def picture(pixels: np.ndarray, alt: str, *, css_class: str = "", lossless: bool = False, max_side: int = 208) -> str:

@@ -155,6 +155,7 @@ class Progress:
             self._line(printable(text))
 
     def task_started(self, task: Task) -> None:
+        """Begin to show a task; called by the task."""
         self._tasks.append(task)
         if self._bars is not None:
             task.bar = self._bars.add_task("", total=task.total, completed=task.done, work=task)
@@ -179,6 +180,7 @@ class Progress:
         return float("inf")
 
     def task_finished(self, task: Task) -> None:
+        """Show a task's end; called by the task."""
         self._tasks.remove(task)
         if self._bars is not None and task.bar is not None:
             self._bars.update(task.bar, completed=task.done)

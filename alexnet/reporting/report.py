@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet._version import __version__
-from alexnet.reporting import sections
+from alexnet.reporting import image_sections, sections
 from alexnet.reporting.page import page, text
 from alexnet.reporting.report_images import save_report_images
 from alexnet.reporting.run_record import RunRecord, read_run
@@ -16,10 +16,10 @@ __all__ = ["save_report_images", "write_report"]
 SECTIONS: tuple[tuple[str, str, Callable[[RunRecord], str]], ...] = (
     ("curves", "Training", sections.curves),
     ("kernels", "First-layer kernels", sections.kernels),
-    ("examples", "Eight test images", sections.examples),
-    ("confusion", "Confusion", sections.confusion),
-    ("classes", "Classes", sections.per_class),
-    ("mistakes", "Worst mistakes", sections.worst_mistakes),
+    ("examples", "Eight test images", image_sections.examples),
+    ("confusion", "Confusion", image_sections.confusion),
+    ("classes", "Classes", image_sections.per_class),
+    ("mistakes", "Worst mistakes", image_sections.worst_mistakes),
     ("skipped", "Skipped images", sections.skipped),
     ("recipe", "Recipe", sections.recipe),
     ("environment", "Environment", sections.environment),

@@ -94,6 +94,21 @@ def test_the_2012_mean_is_its_centre_crop_and_not_mirrored_with_the_view():
     assert torch.equal(inputs[0], expected.permute(0, 3, 1, 2))
 
 
+def test_the_mean_of_the_papers_text_belongs_to_the_square_and_moves_with_the_view():
+    """data.preprocessing, mean "at_crop": cropped and mirrored with the image: the mean image becomes 0."""
+    mean = torch.randint(0, 256, (SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0))
+    images = random_images(1, SIZE, CLASSES)
+    images.array[0] = mean.numpy()
+    inputs = []
+
+    def record(batch):
+        inputs.append(batch)
+        return torch.zeros(len(batch), CLASSES)
+
+    run([Scores(record)], images, preprocessings=[preprocessing(SIZE, CROP, mean.float(), "at_crop")])
+    assert torch.cat(inputs).shape == (10, 3, CROP, CROP) and torch.cat(inputs).abs().max() == 0
+
+
 def test_inputs_have_the_dtype_asked_for_and_probabilities_are_float32():
     dtypes = set()
 

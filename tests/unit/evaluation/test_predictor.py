@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.evaluation.inputs import download, is_image_bytes, open_inputs
+from alexnet.evaluation.inputs import _web_opener, download, is_image_bytes, open_inputs
 from alexnet.evaluation.predictor import Predictor, load_predictor, predict, predict_each
 from alexnet.models import create_model
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -189,6 +189,11 @@ def test_addresses_are_fetched_and_failures_explained():
     assert errors[3] == "not an image in a known format"
     assert "404" in errors[4]
     assert "could not be fetched" in errors[5] and "could not be fetched" in errors[6]
+
+
+def test_only_web_addresses_are_ever_opened():
+    # A redirection could otherwise lead to ftp, and `urlopen` would read file: and data: addresses.
+    assert set(_web_opener().handle_open) == {"http", "https", "unknown"}
 
 
 def test_a_download_has_limits():

@@ -12,11 +12,11 @@ from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import Protocol, summarize
 from alexnet.models import create_model
-from alexnet.reporting import sections
+from alexnet.reporting import image_sections
+from alexnet.reporting.image_sections import confused_pairs
 from alexnet.reporting.report import save_report_images, write_report
 from alexnet.reporting.report_images import choose_examples, load_report_images
 from alexnet.reporting.run_record import RunRecord, changed_settings, first_kernels, read_run
-from alexnet.reporting.sections import confused_pairs
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
 HOSTILE = '<img src="http://evil.example/x.png" onerror=alert(1)>\x1b[2J&$a$'
@@ -180,7 +180,7 @@ def test_hostile_names_stay_text(tmp_path, num_classes):
 )
 def test_the_confusion_matrix_is_legible_for_any_number_of_classes(tmp_path, num_classes, tables, drawings):
     report = made_up_report([f"name {i}" for i in range(num_classes)], num_images=300)
-    page = Page(sections.confusion(RunRecord(tmp_path, evaluation=report)))
+    page = Page(image_sections.confusion(RunRecord(tmp_path, evaluation=report)))
     assert page.attributes.count(("table", "class", "matrix")) == tables
     assert page.tags.count("svg") == drawings
     assert "Most frequent confusions" in page.text
