@@ -98,7 +98,9 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, None]:
         """With d the denominators: grad_x = g * d**-beta - 2 * a * beta * x * window_sum(g * x * d**(-beta - 1))."""
         (x,) = ctx.saved_tensors
         norm: _Norm = ctx.norm

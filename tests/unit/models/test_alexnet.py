@@ -1,0 +1,216 @@
+"""The module: sizes, dtypes, memory formats, masks, towers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from alexnet.config import MODEL_NAMES
+from alexnet.errors import UserError
+from alexnet.models import ARCHITECTURES, AlexNet, create_model, layer_table, minimum_image_size
+
+
+@pytest.fixture(scope="module")
+def small() -> AlexNet:
+    """The half net for images of 67 pixels: everything as_run has, at a hundredth of the cost."""
+    return create_model("half", 5, image_size=67, seed=1)
+
+
+def _images(count: int, side: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(seed)) - 120.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_every_variant_runs_forward_and_backward_into_float32_gradients(name: str, dtype: torch.dtype) -> None:
+    size = None if name.startswith("cifar") else 67
+    model = create_model(name, 5, image_size=size)
+    scale = 1.0 if model.architecture.input_scale == "pixels" else 1 / 60
+    images = (_images(2, model.image_size) * scale).to(dtype).to(memory_format=torch.channels_last)
+    logits = model(images)
+    assert logits.shape == (2, 5)
+    assert logits.dtype == dtype
+    F.cross_entropy(logits.float(), torch.tensor([1, 2])).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()
+    assert {buffer.dtype for buffer in model.buffers()} <= {torch.float32, torch.int64}
+
+
+def test_maps_stay_channels_last_until_they_are_flattened() -> None:
+    for name in ("as_run", "bn", "cifar_18pct"):
+        model = create_model(name, 5, image_size=None if name.startswith("cifar") else 67)
+        images = _images(2, model.image_size).to(memory_format=torch.channels_last)
+        for layer, outputs in model.activations(images).items():
+            if outputs.ndim == 4 and min(outputs.shape[1:]) > 1:
+                assert outputs.is_contiguous(memory_format=torch.channels_last), (name, layer)
+
+
+def test_memory_format_does_not_change_the_result(small: AlexNet) -> None:
+    images = _images(2, 67)
+    with torch.no_grad():
+        contiguous = small.eval()(images)
+        channels_last = small(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(contiguous, channels_last, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_logits_are_close_to_float32s(small: AlexNet) -> None:
+    images = _images(4, 67)
+    with torch.no_grad():
+        exact, rounded = small.eval()(images), small(images.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert (exact - rounded.float()).norm() / exact.norm() < 0.03
+
+
+def test_masks_are_those_of_the_named_layers(small: AlexNet) -> None:
+    images = _images(3, 67)
+    widths = small.dropout_layers
+    assert widths == {"drop6": 4096, "drop7": 4096}
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: torch.rand(3, width, generator=generator) < 0.5 for name, width in widths.items()}
+    small.train()
+    with torch.no_grad():
+        first, second = small(images, masks), small(images, masks)
+        drawn = small(images), small(images)
+        dropped = small(images, {**masks, "drop7": torch.zeros(3, 4096, dtype=torch.uint8)})
+        evaluated = small.eval()(images, masks)
+    assert torch.equal(first, second)
+    assert not torch.equal(*drawn)
+    assert torch.equal(dropped, small.fc8.bias.expand(3, 5))  # type: ignore[operator,union-attr]
+    assert torch.equal(evaluated, small(images))
+
+
+def test_dropout_override_changes_every_layer() -> None:
+    model = create_model("half", 5, image_size=67, dropout=0.2)
+    assert model.drop6.rate == model.drop7.rate == 0.2
+    without = create_model("half", 5, image_size=67, dropout=0.0)
+    assert without.dropout_layers == {}
+    images = _images(1, 67)
+    with torch.no_grad():
+        assert torch.equal(without.train()(images), without.eval()(images))
+    assert create_model("torchvision", 5, image_size=67).dropout_layers == {"drop5": 9216, "drop6": 4096}
+    with pytest.raises(UserError, match="at least 0 and less than 1"):
+        create_model("cifar_quick", dropout=1.0)
+
+
+def test_activations_are_the_stages_of_forward(small: AlexNet) -> None:
+    images = _images(2, 67)
+    with torch.no_grad():
+        logits = small.eval()(images)
+        everything = small.activations(images)
+        some = small.activations(images, ["fc7", "conv1"])
+    assert list(everything) == [layer.name for layer in small.architecture.layers]
+    assert torch.equal(everything["fc8"], logits)
+    assert list(some) == ["conv1", "fc7"]
+    assert torch.equal(some["conv1"], everything["conv1"])
+    assert everything["relu1"].min() == 0 > everything["norm1"].min()
+    with pytest.raises(UserError, match="half has no layer 'fc9'; its layers are conv1, norm1"):
+        small.activations(images, ["fc9"])
+
+
+def test_names_of_layers_and_weights(small: AlexNet) -> None:
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    weights = [f"{name}.{kind}" for name in layers for kind in ("weight", "bias")]
+    assert list(small.state_dict()) == weights
+    assert isinstance(small.conv1, nn.Conv2d)
+    assert [name for name, _ in small.named_children()] == [layer.name for layer in small.architecture.layers]
+
+
+def test_images_of_another_size_are_refused_with_the_remedy(small: AlexNet) -> None:
+    with pytest.raises(ValueError, match=r"takes images \(N, 3, 67, 67\), not \(1, 3, 224, 224\).*image_size=224"):
+        small(_images(1, 224))
+    with pytest.raises(ValueError, match=r"\(3, 67, 67\)"):
+        small(_images(1, 67)[0])
+
+
+def test_an_impossible_size_names_the_smallest_and_the_variants_that_fit() -> None:
+    message = (
+        r"image_size = 32 is too small for as_run: .* smallest size that fits is 36 px\. Models for 32 px: cifar_quick"
+    )
+    with pytest.raises(UserError, match=message):
+        create_model("as_run", image_size=32)
+    with pytest.raises(UserError, match="smallest size that fits is 4 px"):
+        create_model("cifar_13pct", image_size=1)
+    with pytest.raises(UserError, match="at least one class"):
+        create_model("cifar_quick", 0)
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_the_smallest_size_is_the_smallest_torch_accepts(name: str) -> None:
+    record = ARCHITECTURES[name]
+    smallest = minimum_image_size(record)
+    with torch.device("meta"):
+        model = AlexNet(record, 3, smallest)
+        assert model(torch.empty(1, 3, smallest, smallest)).shape == (1, 3)
+    with pytest.raises(UserError, match=f"smallest size that fits is {smallest} px"):
+        AlexNet(record, 3, smallest - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from(MODEL_NAMES), extra=st.integers(0, 200), num_classes=st.integers(1, 30))
+def test_calculated_shapes_are_those_of_the_tensors(name: str, extra: int, num_classes: int) -> None:
+    record = ARCHITECTURES[name]
+    size = minimum_image_size(record) + extra
+    with torch.device("meta"):
+        model = AlexNet(record, num_classes, size)
+        outputs = model.activations(torch.empty(2, 3, size, size))
+    for row in layer_table(record, num_classes, size):
+        assert tuple(outputs[row.name].shape[1:]) == row.output_shape, row.name
+        assert row.parameters == sum(p.numel() for p in model.get_submodule(row.name).parameters())
+
+
+def test_a_record_can_be_built_and_weights_assigned_without_initialising(small: AlexNet) -> None:
+    with torch.device("meta"):
+        model = AlexNet(small.architecture, 5, 67)
+    model.load_state_dict(small.state_dict(), assign=True)
+    images = _images(1, 67)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), small.eval()(images))
+
+
+def test_create_model_takes_a_record() -> None:
+    record = replace(ARCHITECTURES["cifar_quick"], name="mine")
+    assert create_model(record, 4).architecture == record
+
+
+def _reached(layer: nn.Module, inputs: int, outputs: slice) -> list[int]:
+    """The input maps on which the given output maps of a convolution depend."""
+    x = torch.randn(1, inputs, 5, 5, requires_grad=True)
+    layer(x)[:, outputs].sum().backward()
+    assert x.grad is not None
+    return x.grad.abs().amax(dim=(0, 2, 3)).nonzero().flatten().tolist()
+
+
+def test_conv2_conv4_conv5_see_one_tower_and_conv3_sees_both() -> None:
+    model = create_model("as_run", 5, image_size=67)
+    for name, inputs, outputs in (("conv2", 96, 256), ("conv4", 384, 384), ("conv5", 384, 256)):
+        layer = model.get_submodule(name)
+        assert _reached(layer, inputs, slice(outputs // 2, None)) == list(range(inputs // 2, inputs)), name
+        assert _reached(layer, inputs, slice(0, outputs // 2)) == list(range(inputs // 2)), name
+    assert _reached(model.get_submodule("conv3"), 256, slice(192, None)) == list(range(256))
+    assert _reached(create_model("one_tower", 5, image_size=67).get_submodule("conv2"), 96, slice(128, None)) == list(
+        range(96)
+    )
+
+
+def test_towers_stay_apart_until_conv3() -> None:
+    """A change in conv1's first half reaches only the first half of pool2, and everything of conv3."""
+    model = create_model("as_run", 5, image_size=67, seed=1).eval()
+    images = _images(1, 67)
+    with torch.no_grad():
+        before = model.activations(images, ["pool2", "conv3"])
+        model.conv1.weight[47] += 0.5  # type: ignore[index,operator]
+        after = model.activations(images, ["pool2", "conv3"])
+    assert torch.equal(before["pool2"][:, 128:], after["pool2"][:, 128:])
+    assert not torch.equal(before["pool2"][:, :128], after["pool2"][:, :128])
+    changed = (before["conv3"] != after["conv3"]).flatten(2).any(dim=2)[0]
+    assert changed[:192].any()
+    assert changed[192:].any()
