@@ -129,8 +129,9 @@ def set_learning_rates(
     """Give every group its rate for one step; returns the factor of the layers without a schedule of their own."""
     warmup = warmup_factor(schedule, progress, epochs_per_step)
     for group in optimizer.param_groups:
-        own = schedule.layers.get(group["layer"])
-        if own is None and group["is_bias"]:
-            own = schedule.bias
-        group["lr"] = group["base_lr"] * rate_factor(own or schedule, progress) * warmup
+        factor = rate_factor(schedule.layers.get(group["layer"], schedule), progress)
+        if group["is_bias"] and schedule.bias is not None and factor > 0:
+            # S layer-params-145.cfg: the biases keep a rate of their own until their layer is frozen.
+            factor = rate_factor(schedule.bias, progress)
+        group["lr"] = group["base_lr"] * factor * warmup
     return rate_factor(schedule, progress) * warmup

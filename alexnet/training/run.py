@@ -94,7 +94,6 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
     device, dtype = configure(recipe.runtime)
     recipe = _resolve(recipe, source, dtype, folder.saved_recipe())
     dtype = getattr(torch, recipe.runtime.precision)
-    # Built first: an impossible size or layer name must be refused before anything is written or decoded.
     model = create_model(
         recipe.model.name,
         recipe.model.num_classes or len(source.classes),
@@ -103,7 +102,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         dropout=recipe.model.dropout,
         seed=recipe.seed,
     )
-    _check_sizes(recipe, model)
+    _check_fits(recipe, model)
     identity = {
         "source": data_name,
         "kind": source.kind,
@@ -145,7 +144,7 @@ def _resolve(recipe: Recipe, source: Source, dtype: torch.dtype, saved: Recipe |
     model = recipe.model
     if model.num_classes is None:
         model = model.model_copy(update={"num_classes": len(source.classes)})
-    elif model.num_classes < len(source.classes):
+    elif model.num_classes != len(source.classes):
         raise UserError(
             f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
         )
@@ -153,18 +152,20 @@ def _resolve(recipe: Recipe, source: Source, dtype: torch.dtype, saved: Recipe |
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
-def _check_sizes(recipe: Recipe, model: AlexNet) -> None:
+def _check_fits(recipe: Recipe, model: AlexNet) -> None:
+    """What a recipe can say that its model or data cannot do; refused before anything is written or decoded."""
     if recipe.data.image_size < model.image_size:
         raise UserError(
             f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
             f"{model.image_size} px; raise it, or set model.image_size."
         )
-    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
-    unknown = [layer for layer in recipe.schedule.layers if layer not in layers]
-    if unknown:
-        raise UserError(
-            f"schedule.layers.{unknown[0]}: {recipe.model.name} has no such layer; it has {sorted(layers)}."
-        )
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
+    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
+        for layer in named:
+            if layer not in layers:
+                raise UserError(
+                    f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
+                )
 
 
 def _load_data(
@@ -228,17 +229,56 @@ def _build_trainer(
     display: ProgressDisplay,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
-    architecture = model.architecture
     preprocessing = Preprocessing(
         image_size=recipe.data.image_size,
         crop_size=model.image_size,
-        input_scale=architecture.input_scale,
-        channel_order=architecture.channel_order,
+        input_scale=model.architecture.input_scale,
+        channel_order=model.architecture.channel_order,
         mean_mode=recipe.augment.mean,
         mean_image=torch.from_numpy(data.statistics.mean_image),
     )
+    environment = describe_environment()
+    checkpoint = load_checkpoint(folder.last_checkpoint) if folder.last_checkpoint.is_file() else None
+    recipe_values = recipe.model_dump(mode="json", exclude_none=True)
+    sinks = open_sinks(recipe.logging, folder.path, recipe_values)
+    log = MetricsLog(folder.metrics, sinks, keep_until_step=checkpoint.step if checkpoint is not None else 0)
+    description = {
+        "architecture": model.architecture,
+        "num_classes": model.num_classes,
+        "image_size": model.image_size,
+        "classes": data.source.classes,
+        "class_names": data.source.class_names,
+        "preprocessing": preprocessing,
+        "recipe": recipe_values,
+        "data": data_name,
+        "environment": environment,
+    }
+    trainer = Trainer(
+        recipe,
+        model,
+        _build_loader(recipe, model, data),
+        data.validation,
+        preprocessing,
+        device=device,
+        dtype=dtype,
+        folder=folder,
+        description=description,
+        log=log,
+        display=display,
+    )
+    if checkpoint is None:
+        write_text(folder.environment, json.dumps(environment, indent=1))
+        log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train))
+    else:
+        trainer.restore(checkpoint)
+        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
+        log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
+    return trainer
+
+
+def _build_loader(recipe: Recipe, model: AlexNet, data: _Data) -> TrainingLoader:
     workers = recipe.runtime.num_workers
-    loader = TrainingLoader(
+    return TrainingLoader(
         data.train,
         data.statistics,
         recipe.augment,
@@ -247,47 +287,6 @@ def _build_trainer(
         crop_size=model.image_size,
         num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
     )
-    environment = describe_environment()
-    checkpoint = load_checkpoint(folder.last_checkpoint) if folder.last_checkpoint.is_file() else None
-    recipe_values = recipe.model_dump(mode="json", exclude_none=True)
-    log = MetricsLog(
-        folder.metrics,
-        open_sinks(recipe.logging, folder.path, recipe_values),
-        keep_until_step=checkpoint.step if checkpoint is not None else 0,
-    )
-    trainer = Trainer(
-        recipe,
-        model,
-        loader,
-        data.validation,
-        preprocessing,
-        device=device,
-        dtype=dtype,
-        folder=folder,
-        description={
-            "architecture": architecture,
-            "num_classes": model.num_classes,
-            "image_size": model.image_size,
-            "classes": data.source.classes,
-            "class_names": data.source.class_names,
-            "preprocessing": preprocessing,
-            "recipe": recipe_values,
-            "data": data_name,
-            "environment": environment,
-        },
-        log=log,
-        display=display,
-    )
-    if checkpoint is None:
-        write_text(folder.environment, json.dumps(environment, indent=1))
-        log.write(
-            "start", step=0, num_steps=trainer.num_steps, num_images=len(data.train), batch_size=loader.batch_size
-        )
-    else:
-        trainer.restore(checkpoint)
-        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
-        log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
-    return trainer
 
 
 def _finish(
@@ -335,9 +334,9 @@ def _finish(
     low, high = report.top1_interval
     display.message(
         f"Top-1 error {report.top1_error:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 {report.top5_error:.2%}, "
-        f"{report.views} views of {report.num_images} validation images, {recipe.evaluate.checkpoint} weights.\n"
-        f"Report: {path}"
+        f"{report.views} views of {report.num_images} validation images, {recipe.evaluate.checkpoint} weights."
     )
+    display.message(f"Report: {path}")
     return summary
 
 

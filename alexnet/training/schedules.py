@@ -23,6 +23,8 @@ class Progress:
 
 def rate_factor(schedule: LayerScheduleConfig, progress: Progress) -> float:
     """The factor on a base learning rate at one step. Zero means frozen: the update is skipped."""
+    if schedule.freeze_epoch is not None and progress.epoch >= schedule.freeze_epoch:
+        return 0.0
     if schedule.name == "steps":
         passed = [
             factor for at, factor in zip(schedule.milestones, schedule.factors, strict=True) if at <= progress.epoch

@@ -96,7 +96,8 @@ class Trainer:
         self.state = TrainingState()
         self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
-        self.num_steps = max(1, math.ceil(recipe.train.epochs / self.epochs_per_step))
+        steps = max(recipe.train.epochs / self.epochs_per_step, recipe.train.min_steps or 1)
+        self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
 
     def fit(self) -> bool:
         """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""

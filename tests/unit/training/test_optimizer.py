@@ -175,5 +175,6 @@ def test_each_group_gets_its_own_schedule():
     assert rates(70)["conv1.weight"] == pytest.approx(1e-5)
     assert rates(70)["fc8.weight"] == pytest.approx(1e-4)
     assert rates(70)["fc8.bias"] == pytest.approx(0.02)  # never dropped (paper.md 3.2)
+    assert rates(70)["conv1.bias"] == pytest.approx(0.02)  # until the layer is frozen
     assert rates(72)["conv1.weight"] == 0 and rates(72)["conv1.bias"] == 0
     assert rates(80)["fc8.weight"] == pytest.approx(1e-5)

@@ -57,6 +57,13 @@ def test_run_145_has_the_logged_rates():
     assert factor(recipe.schedule.bias, 90) == 1
 
 
+def test_config_170_freezes_conv1_at_epoch_74():
+    recipe = load_recipe("as-run-automatic")
+    conv1 = recipe.schedule.layers["conv1"]
+    assert factor(conv1, 73.9, 0.78) == pytest.approx(1 / 250)
+    assert factor(conv1, 74, 0.78) == 0
+
+
 def test_steps_hold_their_factor_from_each_milestone_on():
     schedule = LayerScheduleConfig(name="steps", milestones=[2, 4], factors=[0.5, 0])
     assert [factor(schedule, epoch) for epoch in (0, 1.99, 2, 3.99, 4, 9)] == [1, 1, 0.5, 0.5, 0, 0]

@@ -157,6 +157,16 @@ def test_too_few_outputs_are_refused(run, tmp_path):
         run(tmp_path / "run", "model.num_classes=3")
 
 
+def test_a_rate_for_an_unknown_layer_is_refused_before_anything_is_written(run, tmp_path):
+    with pytest.raises(UserError, match=r"optimizer\.layers\.conv9.*conv1"):
+        run(tmp_path / "run", "optimizer.layers.conv9.lr_factor=0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_has_at_least_the_steps_that_are_asked_for(run, tmp_path):
+    assert run(tmp_path / "run", "train.epochs=1", "train.min_steps=7").values["num_steps"] == 7
+
+
 def test_a_schedule_for_an_unknown_layer_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"schedule\.layers\.conv9"):
         run(tmp_path / "run", "schedule.layers.conv9.name=constant")
