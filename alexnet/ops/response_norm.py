@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 AlphaConvention = Literal["mean", "sum"]
 
-_CHUNK_ELEMENTS = 2**17
+_CHUNK_ELEMENTS = 2**19
 """Elements of a chunk on a CPU (512 KB of float32): a handful of such buffers stay in the second-level caches."""
 
 
