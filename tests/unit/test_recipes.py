@@ -210,12 +210,15 @@ def test_the_folder_recipe_fits_forty_photographs():
     per_class = 8
     assert round(per_class * recipe.data.val_fraction) >= 1
     assert recipe.train.batch_size <= 40 * (1 - recipe.data.val_fraction)
-    assert recipe.train.min_steps is not None and recipe.train.min_steps >= 500
+    assert recipe.train.min_steps is not None and recipe.train.min_steps >= 200
     assert recipe.data.max_unreadable * 40 >= 1, "one damaged file does not stop a small folder"
     assert recipe.train.early_stop_evaluations is None
 
 
 def test_a_recipe_leaves_the_machine_and_the_logging_alone():
     for name in NAMES:
-        assert load_recipe(name).runtime == Recipe().runtime, f"{name}: a recipe must not choose the machine"
-        assert load_recipe(name).logging == Recipe().logging
+        recipe = load_recipe(name)
+        # Precision is part of an experiment; device, threads and workers belong to whoever runs it.
+        chosen = recipe.runtime.model_copy(update={"precision": "auto"})
+        assert chosen == Recipe().runtime, f"{name}: a recipe must not choose the machine"
+        assert recipe.logging == Recipe().logging
