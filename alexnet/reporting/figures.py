@@ -5,9 +5,9 @@ Every function returns a new Figure that belongs to no window or backend: nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,14 +98,15 @@ def thin(x: np.ndarray, y: np.ndarray, max_points: int = MAX_POINTS) -> tuple[np
 
 
 def rate_drops(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """(epoch, new rate) of each sudden fall of the learning rate, to 0.7 of the one logged before or less."""
+    """(epoch, new rate) of each sudden fall of the learning rate, to 0.7 or less of a rate that had been constant."""
+    rates = [(float(step["epoch"]), float(step["lr"])) for step in steps if "epoch" in step and step.get("lr")]
     drops = []
-    for before, after in pairwise(steps):
-        old, new = before.get("lr"), after.get("lr")
-        if old and new is not None and new <= 0.7 * old and "epoch" in after:
-            drops.append((float(after["epoch"]), float(new)))
-    # A smooth schedule falls fast only where it ends in nothing; dozens of marks say no more than the curve.
-    return drops if len(drops) <= 8 else []
+    for index in range(1, len(rates)):
+        old, (epoch, new) = rates[index - 1][1], rates[index]
+        was_constant = index == 1 or math.isclose(rates[index - 2][1], old, rel_tol=1e-6)
+        if new <= 0.7 * old and was_constant:
+            drops.append((epoch, new))
+    return drops
 
 
 def kernel_mosaic(kernels: np.ndarray, *, columns: int = 16, gap: int = 1) -> np.ndarray:

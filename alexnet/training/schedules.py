@@ -16,7 +16,7 @@ class Progress:
     epoch: float
     """Epochs seen before the step (fractional)."""
     fraction: float
-    """Share of all steps done when the step is: in (0, 1]."""
+    """The middle of the step as a share of the run: in (0, 1)."""
     drops: int = 0
     """How often the plateau rule has dropped the rate so far."""
 

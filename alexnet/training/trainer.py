@@ -138,7 +138,7 @@ class Trainer:
     def _step(self, batch: Batch) -> StepResult:
         """One update of the weights, everything random in it being a function of (seed, step)."""
         step = self.state.step
-        progress = Progress(self.epoch, (step + 1) / self.num_steps, self.state.plateau.drops)
+        progress = Progress(self.epoch, (step + 0.5) / self.num_steps, self.state.plateau.drops)
         set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
         masks = draw_dropout_masks(
             self.dropout_layers,

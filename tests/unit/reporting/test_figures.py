@@ -36,7 +36,7 @@ def test_numbers_that_are_missing_or_not_finite_are_left_out():
 
 def test_sudden_drops_of_the_rate_are_found_and_smooth_falls_are_not():
     assert figures.rate_drops(STEPS) == [(3.0, 0.001)]
-    cosine = [{"epoch": i / 100, "lr": 0.01 * (1 + np.cos(np.pi * i / 100)) / 2} for i in range(90)]
+    cosine = [{"epoch": i / 100, "lr": 0.01 * (1 + np.cos(np.pi * i / 100)) / 2} for i in range(100)]
     assert figures.rate_drops(cosine) == []
     assert figures.rate_drops([{"epoch": i, "lr": 0.01 * 0.9**i} for i in range(5)]) == []
 
