@@ -151,7 +151,8 @@ class ScheduleConfig(LayerScheduleConfig):
 class TrainConfig(Section):
     epochs: Positive = 90.0
     min_steps: PositiveInt | None = None
-    """Train at least so many steps, however few images there are; the schedule is stretched with the run."""
+    """Train at least so many steps, however few images there are. Evaluations, dexp and cosine are stretched with
+    the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
     batch_size: PositiveInt = 128
     """Images per weight update, over all devices."""
     micro_batch_size: PositiveInt | None = None

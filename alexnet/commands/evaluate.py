@@ -21,7 +21,7 @@ from alexnet.evaluation.report import EvaluationReport
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.device import default_num_workers
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _CLASSES_SHOWN = 10
 
@@ -47,8 +47,8 @@ def evaluate(
     loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
     if split not in ("train", "val"):
         raise UserError(f"the split is train or val, not {split!r}")
-    predictor = load_predictor(loaded, device=device)
-    recipe = Recipe.model_validate(loaded[0].recipe)
+    recipe = _recipe_of(loaded[0])
+    predictor = load_predictor(loaded, device=device, precision=recipe.runtime.precision)
     views = views or recipe.evaluate.views
     known_views = EvaluateConfig.model_json_schema()["properties"]["views"]["enum"]
     if views not in known_views:
@@ -79,6 +79,15 @@ def evaluate(
             dtype=predictor.dtype,
             on_progress=display.counter("Evaluating"),
         )
+
+
+def _recipe_of(checkpoint: Checkpoint) -> Recipe:
+    try:
+        return Recipe.model_validate(checkpoint.recipe)
+    except ValueError:
+        raise UserError(
+            "the checkpoint's recipe was written by another version of alexnet, which this one cannot read"
+        ) from None
 
 
 def _relabelled(source: Source, split_name: str, classes: Sequence[str]) -> Split:
@@ -125,6 +134,7 @@ def evaluate_command(
     record = {
         "data": data or loaded[0].data,
         "split": split,
+        "precision": _recipe_of(loaded[0]).runtime.precision,
         "checkpoints": [_describe(path, checkpoint) for path, checkpoint in zip(checkpoints, loaded, strict=True)],
         **report.to_dict(),
     }
@@ -138,7 +148,7 @@ def evaluate_command(
 
 def _describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "path": str(path),
+        "path": str(checkpoint_file(path)),
         "model": checkpoint.architecture.name,
         "step": checkpoint.step,
         "epoch": checkpoint.epoch,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from alexnet.errors import UserError
 from alexnet.models import Architecture, get_architecture
 from alexnet.models.summary import LayerRow, compare, layer_table
 from alexnet.reporting.console import print_table, printable
+from alexnet.runtime.files import read_json
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -116,7 +116,7 @@ def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         card["validation"] = _result(checkpoint.metrics)
     summary = path / "summary.json"
     if summary.is_file():
-        card["summary"] = json.loads(summary.read_text(encoding="utf-8"))
+        card["summary"] = read_json(summary)
         card["final"] = _result(card["summary"])
     return card
 

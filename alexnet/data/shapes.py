@@ -74,7 +74,7 @@ def draw_shape(split: str, index: int, size: int) -> np.ndarray:
 
 def _split(name: str, num_images: int, size: int) -> Split:
     labels = np.arange(num_images, dtype=np.int64) % len(CLASSES)
-    keys = [f"{name}/{i}" for i in range(num_images)]
+    keys = [f"{name}/{size}px/{i}" for i in range(num_images)]
     return Split(name, labels, keys, lambda i: draw_shape(name, i, size))
 
 

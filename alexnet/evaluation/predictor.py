@@ -65,10 +65,11 @@ def load_predictor(
     checkpoints: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
 ) -> Predictor:
     """Make a Predictor of checkpoints (files, run folders or loaded ones); several are an ensemble.
 
+    precision: bfloat16, float32 or auto; None is that of the first one's training.
     Raises UserError when one cannot be read or when they do not know the same classes.
     """
     from alexnet.runtime.device import choose_device, choose_precision
@@ -92,8 +93,12 @@ def load_predictor(
         classes=loaded[0].classes,
         class_names=loaded[0].class_names,
         device=target,
-        dtype=choose_precision(precision, target),
+        dtype=choose_precision(precision or _trained_precision(loaded[0]), target),
     )
+
+
+def _trained_precision(checkpoint: Checkpoint) -> str:
+    return checkpoint.recipe.get("runtime", {}).get("precision", "auto")
 
 
 def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -63,7 +64,9 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def _truncate(path: Path, last_step: int) -> None:
-    kept = [event for event in read_events(path) if event["step"] <= last_step and event["event"] != "end"]
+    # At step 0 nothing is continued: the run begins anew.
+    events = read_events(path) if last_step > 0 else []
+    kept = [event for event in events if event["step"] <= last_step and event["event"] != "end"]
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
     temporary.replace(path)
@@ -73,11 +76,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def open_sinks(config: LoggingConfig, folder: Path, recipe: dict[str, Any]) -> list[Sink]:
-    """The optional sinks of a recipe. Raises UserError when a library is missing, with the command that installs it."""
+def open_sinks(config: LoggingConfig, folder: Path, recipe: dict[str, Any], *, step: int = 0) -> list[Sink]:
+    """The optional sinks of a recipe, for a run that goes on after `step`.
+
+    Raises UserError when a library is missing, with the command that installs it.
+    """
     sinks: list[Sink] = []
     if config.tensorboard:
-        sinks.append(TensorBoardSink(folder / "tensorboard"))
+        sinks.append(TensorBoardSink(folder / "tensorboard", step))
     if config.wandb:
         sinks.append(WandbSink(config.wandb_project, folder, recipe))
     return sinks
@@ -86,12 +92,12 @@ def open_sinks(config: LoggingConfig, folder: Path, recipe: dict[str, Any]) -> l
 class TensorBoardSink:
     """Scalars for `tensorboard --logdir RUN/tensorboard`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("logging.tensorboard needs its extra: pip install 'alexnet[tensorboard]'.") from None
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, event: dict[str, Any]) -> None:
         """Every number of the event, under `event/key`."""
@@ -111,8 +117,11 @@ class WandbSink:
             import wandb  # type: ignore[import-not-found]
         except ImportError:
             raise UserError("logging.wandb needs its extra: pip install 'alexnet[wandb]'.") from None
-        name = folder.resolve().name
-        self._run = wandb.init(project=project, name=name, id=name, dir=str(folder), config=recipe, resume="allow")
+        path = folder.resolve()
+        run_id = hashlib.sha256(str(path).encode()).hexdigest()[:16]  # two folders may share a name
+        self._run = wandb.init(
+            project=project, name=path.name, id=run_id, dir=str(folder), config=recipe, resume="allow"
+        )
 
     def write(self, event: dict[str, Any]) -> None:
         """Every number of the event, under `event/key`."""

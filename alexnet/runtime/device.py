@@ -52,9 +52,13 @@ def configure(runtime: RuntimeConfig) -> tuple[torch.device, torch.dtype]:
     """Apply the process-wide settings of a recipe; returns (device, dtype of activations)."""
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
+    if runtime.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.backends.cudnn.benchmark = not runtime.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = not runtime.deterministic
+    # float32 means float32: TF32 has the mantissa of float16.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     device = choose_device(runtime.device)
     return device, choose_precision(runtime.precision, device)

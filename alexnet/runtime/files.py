@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from alexnet.errors import RunError
+from alexnet.errors import RunError, UserError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], expected_bytes: int = 0) -> None:
@@ -60,6 +61,17 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError when it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to have it written again.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged (no JSON object); delete it to have it written again.")
+    return value
 
 
 def write_text(path: Path, text: str) -> None:

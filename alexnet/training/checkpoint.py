@@ -78,9 +78,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     No code from the file is executed (weights_only). Raises UserError when there is none, or when it is something else.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = _checkpoint_of_run(path)
+    path = checkpoint_file(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
     try:
@@ -112,7 +110,11 @@ def _read(file: BinaryIO) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _checkpoint_of_run(folder: Path) -> Path:
+def checkpoint_file(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the best one of a run's folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
     for name in ("best.pt", "last.pt"):
         candidate = folder / "checkpoints" / name
         if candidate.is_file():

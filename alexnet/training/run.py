@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,16 @@ from alexnet.reporting.metrics_log import MetricsLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
-from alexnet.runtime.device import configure, default_num_workers, describe_choice
+from alexnet.runtime.device import (
+    choose_device,
+    choose_precision,
+    configure,
+    default_num_workers,
+    describe_choice,
+)
 from alexnet.runtime.environment import describe_environment
-from alexnet.runtime.files import write_atomically, write_text
-from alexnet.training.checkpoint import load_checkpoint
+from alexnet.runtime.files import read_json, write_atomically, write_text
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
@@ -91,12 +98,11 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
     source = open_source(data_name, recipe.data)
     if source.train is None:
         raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
+    recipe = _resolve(recipe, source, folder.saved_recipe())
     device, dtype = configure(recipe.runtime)
-    recipe = _resolve(recipe, source, dtype, folder.saved_recipe())
-    dtype = getattr(torch, recipe.runtime.precision)
     model = create_model(
         recipe.model.name,
-        recipe.model.num_classes or len(source.classes),
+        len(source.classes),
         image_size=recipe.model.image_size,
         initialization=recipe.model.initialization,
         dropout=recipe.model.dropout,
@@ -115,7 +121,9 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
     folder.open(recipe, identity)
     if folder.summary.is_file():
         display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
-        return RunSummary(folder.path, True, json.loads(folder.summary.read_text()))
+        if not (folder.path / "report.html").is_file():
+            write_report(folder.path)
+        return RunSummary(folder.path, True, read_json(folder.summary))
     for note in source.notes:
         display.message(note)
     display.message(describe_choice(device, dtype))
@@ -133,14 +141,19 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         trainer.log.close()
 
 
-def _resolve(recipe: Recipe, source: Source, dtype: torch.dtype, saved: Recipe | None) -> Recipe:
+def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
     """The recipe with everything that was left to the data or the machine filled in.
 
-    A run that continues on another machine keeps the precision it was begun with.
+    A run that continues elsewhere keeps the device and the precision it was begun with.
     """
-    precision = recipe.runtime.precision
-    if precision == "auto":
-        precision = saved.runtime.precision if saved is not None else str(dtype).removeprefix("torch.")
+    choices = {}
+    for key in ("device", "precision"):
+        choices[key] = getattr(recipe.runtime, key)
+        if choices[key] == "auto" and saved is not None:
+            choices[key] = getattr(saved.runtime, key)
+    device = choose_device(choices["device"])
+    dtype = choose_precision(choices["precision"], device)
+    choices = {"device": str(device), "precision": str(dtype).removeprefix("torch.")}
     model = recipe.model
     if model.num_classes is None:
         model = model.model_copy(update={"num_classes": len(source.classes)})
@@ -148,7 +161,7 @@ def _resolve(recipe: Recipe, source: Source, dtype: torch.dtype, saved: Recipe |
         raise UserError(
             f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
         )
-    runtime = recipe.runtime.model_copy(update={"precision": precision})
+    runtime = recipe.runtime.model_copy(update=choices)
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
@@ -173,7 +186,7 @@ def _load_data(
 ) -> _Data:
     """Both splits and the training set's statistics; what was skipped is kept with the run."""
     assert source.train is not None
-    record = json.loads(folder.data.read_text())
+    record = read_json(folder.data)
     workers = recipe.runtime.num_workers
     workers = default_num_workers(images_in_memory=False) if workers is None else workers
     limit = recipe.data.memory_limit_gb
@@ -210,9 +223,12 @@ def _load_data(
 def _statistics(images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay) -> Statistics:
     """Computed once, then kept with the run."""
     if folder.statistics.is_file():
-        with np.load(folder.statistics, allow_pickle=False) as file:
-            saved = {key: file[key] for key in file.files}
-        return Statistics(**{**saved, "num_images": int(saved["num_images"])})
+        try:
+            with np.load(folder.statistics, allow_pickle=False) as file:
+                saved = {key: file[key] for key in file.files}
+            return Statistics(**{**saved, "num_images": int(saved["num_images"])})
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+            display.message(f"{folder.statistics} is damaged; it is computed again.")
     statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
     write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
     return statistics
@@ -238,10 +254,11 @@ def _build_trainer(
         mean_image=torch.from_numpy(data.statistics.mean_image),
     )
     environment = describe_environment()
-    checkpoint = load_checkpoint(folder.last_checkpoint) if folder.last_checkpoint.is_file() else None
+    checkpoint = _last_checkpoint(folder)
     recipe_values = recipe.model_dump(mode="json", exclude_none=True)
-    sinks = open_sinks(recipe.logging, folder.path, recipe_values)
-    log = MetricsLog(folder.metrics, sinks, keep_until_step=checkpoint.step if checkpoint is not None else 0)
+    step = checkpoint.step if checkpoint is not None else 0
+    sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
+    log = MetricsLog(folder.metrics, sinks, keep_until_step=step)
     description = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,
@@ -274,6 +291,18 @@ def _build_trainer(
         display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
         log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
     return trainer
+
+
+def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    if not folder.last_checkpoint.is_file():
+        return None
+    try:
+        return load_checkpoint(folder.last_checkpoint)
+    except UserError as error:
+        raise UserError(
+            f"{error} The run cannot go on from it: delete it to start this run again; best.pt is then lost too, so "
+            "copy that first if you want it."
+        ) from None
 
 
 def _build_loader(recipe: Recipe, model: AlexNet, data: _Data) -> TrainingLoader:

@@ -9,16 +9,9 @@ from typing import IO, Any
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe, to_toml
 from alexnet.errors import UserError
-from alexnet.runtime.files import write_text
+from alexnet.runtime.files import read_json, write_text
 
-NEUTRAL_KEYS = (
-    "data.memory_limit_gb",
-    "evaluate.batch_size",
-    "logging",
-    "runtime.num_threads",
-    "runtime.num_workers",
-    "train.checkpoint_minutes",
-)
+NEUTRAL_KEYS = ("data.memory_limit_gb", "logging", "runtime.num_workers", "train.checkpoint_minutes")
 """Keys that do not change the result; they may differ when a run is continued."""
 
 
@@ -60,8 +53,12 @@ class RunFolder:
     def _admit(self, recipe: Recipe, data: dict[str, Any]) -> None:
         self._remove_torn_files()
         saved = self.saved_recipe()
-        if saved is None:
-            self._refuse_foreign_files()
+        if saved is None or not (self.last_checkpoint.is_file() or self.summary.is_file()):
+            # Nothing was trained here yet: a first attempt that failed may be mended and tried again.
+            if saved is None:
+                self._refuse_foreign_files()
+            for file in (self.statistics, self.metrics, self.best_checkpoint):
+                file.unlink(missing_ok=True)
             write_text(self.data, json.dumps(data, indent=1))
             write_text(self.config, to_toml(recipe))
             return
@@ -70,7 +67,7 @@ class RunFolder:
             for key, old, new in diff_recipes(saved, recipe)
             if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
         ]
-        before = json.loads(self.data.read_text()) if self.data.is_file() else {}
+        before = read_json(self.data) if self.data.is_file() else {}
         if before.get("fingerprint") != data["fingerprint"]:
             differences.append(
                 f"the data: {before.get('source')} with {before.get('num_train')} training images there, "
@@ -78,7 +75,7 @@ class RunFolder:
             )
         if differences:
             raise UserError(
-                f"{self.path} holds another run: {'; '.join(differences)}. Give another --output, or the same settings."
+                f"{self.path} holds another run: {'; '.join(differences)}. Give a new --output, or the same settings."
             )
 
     def _claim(self) -> None:

@@ -36,7 +36,7 @@ def rate_factor(schedule: LayerScheduleConfig, progress: Progress) -> float:
         low = schedule.final_factor
         return low + (1 - low) * (1 + math.cos(math.pi * progress.fraction)) / 2
     if schedule.name == "plateau":
-        return schedule.drop_factor**progress.drops
+        return schedule.drop_factor ** min(progress.drops, schedule.max_drops)
     return 1.0
 
 

@@ -96,7 +96,10 @@ class Trainer:
         self.state = TrainingState()
         self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
-        steps = max(recipe.train.epochs / self.epochs_per_step, recipe.train.min_steps or 1)
+        planned = recipe.train.epochs / self.epochs_per_step
+        steps = max(planned, recipe.train.min_steps or 1)
+        # A run that min_steps makes longer is evaluated as often as it would have been.
+        self.evaluate_every_epochs = recipe.train.evaluate_every_epochs * steps / min(planned, steps)
         self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
 
     def fit(self) -> bool:
@@ -109,25 +112,28 @@ class Trainer:
             for batch in self.loader.batches(self.state.step, self.num_steps):
                 window.results.append(self._step(batch))
                 self.state.step += 1
+                stopping = stop.is_set()
                 finished = self.state.step == self.num_steps
-
-                if finished or stop.is_set() or self.state.step % self.recipe.logging.log_every_steps == 0:
+                evaluating = finished or self._evaluation_is_due()
+                minutes = (time.monotonic() - last_save) / 60
+                saving = finished or stopping or minutes >= self.recipe.train.checkpoint_minutes
+                # Before anything is saved the losses are read: weights that have diverged must not replace good ones.
+                if evaluating or saving or self.state.step % self.recipe.logging.log_every_steps == 0:
                     bar.update(self.state.step * self.batch_size, self._log_window(window))
                     window = _Window()
-                if finished or self._evaluation_is_due():
-                    paused = time.perf_counter()
+                if evaluating:
                     self._evaluate()
-                    window.started += time.perf_counter() - paused
-                finished = finished or self._is_time_to_stop_early()
-                minutes = (time.monotonic() - last_save) / 60
-                if finished or stop.is_set() or minutes >= self.recipe.train.checkpoint_minutes:
+                    finished = finished or self._is_time_to_stop_early()
+                if saving or finished:
                     self.save_last()
                     last_save = time.monotonic()
                 if finished:
                     return True
-                if stop.is_set():
+                if stopping:
                     self.log.write("stop", step=self.state.step, epoch=self.epoch)
                     return False
+                if evaluating or saving:
+                    window = _Window()  # the clock starts again
         return True
 
     @property
@@ -191,7 +197,7 @@ class Trainer:
 
     def _evaluation_is_due(self) -> bool:
         """Whether this step crossed a multiple of evaluate_every_epochs."""
-        every = self.recipe.train.evaluate_every_epochs
+        every = self.evaluate_every_epochs
         # A hair is added so that a step that ends exactly on the multiple counts in spite of rounding.
         return math.floor(self.epoch / every + 1e-9) > math.floor((self.epoch - self.epochs_per_step) / every + 1e-9)
 

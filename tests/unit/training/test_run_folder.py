@@ -17,10 +17,13 @@ def recipe(text=""):
     return from_toml_text(text)
 
 
-def opened(path, recipe=None, data=DATA):
+def opened(path, recipe=None, data=DATA, trained=True):
     folder = RunFolder(path)
     folder.open(recipe or Recipe(), data)
     folder.close()
+    if trained:
+        folder.last_checkpoint.parent.mkdir(exist_ok=True)
+        folder.last_checkpoint.touch()
     return folder
 
 
@@ -40,7 +43,7 @@ def test_the_same_recipe_and_data_are_let_in_again(tmp_path):
         "[runtime]\nnum_workers = 3",
         "[logging]\ntensorboard = true",
         "[train]\ncheckpoint_minutes = 1",
-        "[runtime]\nnum_threads = 1",
+        "[data]\nmemory_limit_gb = 2.0",
     ],
 )
 def test_settings_without_effect_on_the_result_may_change(tmp_path, neutral):
@@ -69,6 +72,21 @@ def test_other_data_are_refused(tmp_path):
         opened(tmp_path / "run", data={**DATA, "fingerprint": "abd", "num_train": 11})
 
 
+def test_a_first_attempt_that_trained_nothing_may_be_mended(tmp_path):
+    folder = opened(tmp_path / "run", recipe("seed = 1"), trained=False)
+    folder.statistics.write_bytes(b"of other images")
+    opened(tmp_path / "run", recipe("[data]\nmax_unreadable = 0.5"), {**DATA, "fingerprint": "other"}, trained=False)
+    assert folder.saved_recipe().data.max_unreadable == 0.5
+    assert not folder.statistics.exists()
+
+
+def test_a_damaged_description_is_named(tmp_path):
+    folder = opened(tmp_path / "run")
+    folder.data.write_text("{")
+    with pytest.raises(UserError, match=r"data\.json is damaged"):
+        opened(tmp_path / "run")
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match=r"thesis\.tex"):
@@ -85,7 +103,6 @@ def test_a_file_is_no_folder(tmp_path):
 def test_torn_files_of_a_killed_process_are_removed(tmp_path):
     folder = opened(tmp_path / "run")
     torn = folder.last_checkpoint.parent / ".last.pt.123.tmp"
-    torn.parent.mkdir()
     torn.write_bytes(b"half")
     opened(tmp_path / "run")
     assert not torn.exists()

@@ -111,6 +111,11 @@ def test_plateau_drops_at_most_three_times():
     assert sum(dropped) == 3 and rule.drops == 3
 
 
+def test_a_bias_rate_may_drop_fewer_times():
+    bias = LayerScheduleConfig(name="plateau", max_drops=1)
+    assert [factor(bias, drops=drops) for drops in range(4)] == pytest.approx([1, 0.1, 0.1, 0.1])
+
+
 def test_plateau_state_survives_saving():
     rule, _ = observe([0.5, 0.6, 0.6], patience_epochs=5)
     again = PlateauRule(**rule.to_dict())

@@ -118,6 +118,48 @@ def test_divergence_is_told_with_the_step_and_the_remedy(run, tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
+def test_diverged_weights_never_replace_good_ones(run, tmp_path):
+    settings = ["optimizer.lr=1e30", "train.epochs=5", "train.checkpoint_minutes=0", "logging.log_every_steps=1000"]
+    with pytest.raises(RunError, match="not finite"):
+        run(tmp_path / "run", *settings)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["step"] == 1  # its loss was finite; those of the next steps were not
+
+
+def test_a_failed_first_attempt_can_be_given_again_with_other_settings(run, tmp_path):
+    with pytest.raises(RunError):
+        run(tmp_path / "run", "optimizer.lr=1e30")
+    assert run(tmp_path / "run").finished
+
+
+def test_a_report_that_was_never_written_comes_with_the_next_call(run, tmp_path):
+    run(tmp_path / "run", "train.epochs=0.5")
+    assert not (tmp_path / "run" / "report.html").exists()  # the fixture leaves it out, as a kill would
+    run(tmp_path / "run", "train.epochs=0.5", report=True)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_damaged_statistics_are_computed_again(run, tmp_path):
+    whole = run(tmp_path / "a", "train.epochs=1").values["loss"]
+    run(tmp_path / "b", "train.epochs=1")
+    (tmp_path / "b" / "summary.json").unlink()
+    (tmp_path / "b" / "statistics.npz").write_bytes(b"PK torn")
+    assert run(tmp_path / "b", "train.epochs=1").values["loss"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(run, tmp_path):
+    run(tmp_path / "run", "train.epochs=1")
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"last\.pt is not a checkpoint.*delete it to start this run again"):
+        run(tmp_path / "run", "train.epochs=1")
+
+
+def test_a_lengthened_run_is_evaluated_as_often_as_it_would_have_been(run, tmp_path):
+    run(tmp_path / "run", "train.epochs=2", "train.min_steps=32")
+    assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == [16, 32]
+
+
 def test_a_frozen_layer_does_not_change(run, tmp_path):
     run(tmp_path / "a", "optimizer.layers.conv1.lr_factor=0")
     run(tmp_path / "b", "optimizer.layers.conv1.lr_factor=0", "train.epochs=1")
