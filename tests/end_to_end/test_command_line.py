@@ -239,7 +239,11 @@ def test_evaluate_states_its_protocol(alexnet, run, tmp_path):
     assert json.loads(file.read_text()) == record
     assert (record["views"], record["split"], record["data"]) == ("flip", "val", "shapes:32")
     (checkpoint,) = record["checkpoints"]
-    assert (checkpoint["path"], checkpoint["model"], checkpoint["seed"]) == (str(run), "cifar_quick", 0)
+    assert (checkpoint["path"], checkpoint["model"], checkpoint["seed"]) == (
+        str(run / "checkpoints" / "best.pt"),
+        "cifar_quick",
+        0,
+    )
     assert checkpoint["step"] == 4 * checkpoint["epoch"]
     low, high = record["top1_interval"]
     assert low <= record["top1_error"] <= high

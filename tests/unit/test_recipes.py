@@ -200,9 +200,10 @@ def test_only_the_nets_of_the_paper_are_augmented(name):
 # ---------------------------------------------------------------- the two for everybody
 
 
-def test_the_digits_recipe_is_the_real_network_and_does_not_mirror_digits():
+def test_the_digits_recipe_is_the_real_network_and_trains_on_what_ten_crops_show_it():
     recipe = load_recipe("digits")
-    assert (recipe.model.name, recipe.model.image_size, recipe.augment.flip) == ("as_run", None, False)
+    assert (recipe.model.name, recipe.model.image_size, recipe.evaluate.views) == ("as_run", None, "ten_crop")
+    assert recipe.augment.flip, "half of the ten crops are mirrored"
 
 
 def test_the_folder_recipe_fits_forty_photographs():
