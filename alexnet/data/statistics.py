@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from alexnet.data.squares import ImageSet
 from alexnet.data.threads import map_blocks
@@ -30,32 +28,6 @@ class Statistics:
     color_stdevs: np.ndarray
     color_vectors: np.ndarray
     num_images: int
-
-    @property
-    def channel_mean(self) -> np.ndarray:
-        """(3,) float64: the mean image's mean in each channel."""
-        return self.mean_image.mean(axis=(0, 1), dtype=np.float64)
-
-    @property
-    def channel_std(self) -> np.ndarray:
-        """(3,) float64: standard deviation over all pixels in each channel."""
-        return np.sqrt(np.diagonal(self.color_covariance))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tensors and plain types, as a checkpoint holds them."""
-        return {
-            "mean_image": torch.from_numpy(self.mean_image.copy()),
-            "color_covariance": torch.from_numpy(self.color_covariance.copy()),
-            "color_stdevs": torch.from_numpy(self.color_stdevs.copy()),
-            "color_vectors": torch.from_numpy(self.color_vectors.copy()),
-            "num_images": self.num_images,
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Statistics:
-        """The inverse of to_dict."""
-        arrays = {key: value.numpy() for key, value in values.items() if isinstance(value, torch.Tensor)}
-        return cls(num_images=int(values["num_images"]), **arrays)
 
 
 def compute_statistics(

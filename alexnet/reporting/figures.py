@@ -128,42 +128,6 @@ def kernel_mosaic(kernels: np.ndarray, *, columns: int = 16, gap: int = 1) -> np
     return mosaic
 
 
-def kernels(weights: np.ndarray, banks: int = 1, colors: Colors = DEFAULT_COLORS) -> Figure:
-    """The first layer's kernels (O, 3, h, w) in their banks, one above the other (paper, Figure 3)."""
-    figure = _new_figure(8.0, 1.0 + 4.0 * len(weights) / 96)
-    for index, bank in enumerate(np.split(weights, banks)):
-        axes = figure.add_subplot(banks, 1, index + 1)
-        axes.imshow(kernel_mosaic(bank), interpolation="nearest")
-        axes.set_axis_off()
-        if banks > 1:
-            axes.set_title(f"tower {index + 1}", color=colors.ink, fontsize=10)
-    return figure
-
-
-def best_guesses(squares: Sequence[np.ndarray], labels: Sequence[int], probabilities: np.ndarray, names: Sequence[str],
-                 colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
-    """Images (S, S, 3) above the bars of their five best guesses, the true class marked (paper, Figure 4 left)."""
-    columns = min(4, len(squares))
-    rows = -(-len(squares) // columns)
-    figure = _new_figure(2.4 * columns, 3.4 * rows)
-    for index, (square, label) in enumerate(zip(squares, labels, strict=True)):
-        row, column = divmod(index, columns)
-        axes = figure.add_subplot(2 * rows, columns, 2 * row * columns + column + 1)
-        axes.imshow(square)
-        axes.set_title(_shorten(names[label]), color=colors.ink, fontsize=9)
-        axes.set_axis_off()
-        bars = figure.add_subplot(2 * rows, columns, (2 * row + 1) * columns + column + 1)
-        best = np.argsort(-probabilities[index], kind="stable")[:5]
-        shades = [colors.second if guess == label else colors.first for guess in best]
-        bars.barh(np.arange(len(best)), probabilities[index][best], color=shades)
-        for line, guess in enumerate(best):
-            bars.text(0.02, line, _shorten(names[int(guess)]), va="center", fontsize=8, color=colors.ink)
-        bars.set_xlim(0, 1)
-        bars.invert_yaxis()
-        bars.set_axis_off()
-    return figure
-
-
 def confusion_matrix(confusion: np.ndarray, names: Sequence[str], colors: Colors = DEFAULT_COLORS) -> Figure:
     """Share of each true class (rows) that was guessed as each class (columns); names up to 40 classes."""
     totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)

@@ -56,14 +56,10 @@ def test_kernels_are_scaled_one_by_one_around_grey():
 def test_figures_are_made_without_pyplot_keeping_any():
     import matplotlib.pyplot as plt
 
-    rng = np.random.default_rng(0)
-    squares = [np.zeros((8, 8, 3), np.uint8)] * 3
     made = [
         figures.loss_curve(STEPS, STEPS[::10]),
         figures.error_curve(STEPS, []),
         figures.rate_curve([]),
-        figures.kernels(rng.normal(size=(96, 3, 11, 11)), banks=2),
-        figures.best_guesses(squares, [0, 1, 2], rng.random((3, 7)), [f"${i}$" for i in range(7)]),
         figures.confusion_matrix(np.eye(5, dtype=np.int64), list("abcde")),
     ]
     assert plt.get_fignums() == []
