@@ -13,6 +13,8 @@ import numpy as np
 from alexnet.errors import UserError
 from alexnet.evaluation.metrics import confusion_matrix, negative_log_likelihood, top_k_credit, wilson_interval
 
+MAX_CONFUSION_CLASSES = 200
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -105,7 +107,11 @@ class EvaluationReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; nothing in it is as long as the data set."""
+        """Plain types for JSON; nothing in it is as long as the data set.
+
+        `confusion` is None above MAX_CONFUSION_CLASSES classes: a million mostly empty cells help nobody.
+        """
+        small = len(self.classes) <= MAX_CONFUSION_CLASSES
         return {
             "top1_error": self.top1_error,
             "top5_error": self.top5_error,
@@ -120,6 +126,7 @@ class EvaluationReport:
             "seconds": self.protocol.seconds,
             "images_per_second": self.images_per_second,
             "per_class": [asdict(result) for result in self.per_class],
+            "confusion": self.confusion.tolist() if small else None,
             "worst_mistakes": [asdict(mistake) for mistake in self.worst_mistakes()],
         }
 

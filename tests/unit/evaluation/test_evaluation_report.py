@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+import alexnet.evaluation.report as report_module
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 
@@ -48,6 +49,12 @@ def test_error_rates_come_with_their_protocol_and_interval():
     assert values["per_class"][2] == {
         "index": 2, "class_id": "n3", "name": "eel", "count": 0, "top1_error": None, "most_confused_with": None,
     }  # fmt: skip
+
+
+def test_the_confusion_matrix_is_part_of_the_record_of_few_classes(monkeypatch):
+    assert small_report().to_dict()["confusion"] == [[1, 2, 0], [1, 0, 1], [0, 0, 0]]
+    monkeypatch.setattr(report_module, "MAX_CONFUSION_CLASSES", 2)
+    assert small_report().to_dict()["confusion"] is None
 
 
 def test_a_saved_report_says_the_same(tmp_path):
