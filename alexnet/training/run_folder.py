@@ -53,11 +53,12 @@ class RunFolder:
     def _admit(self, recipe: Recipe, data: dict[str, Any]) -> None:
         self._remove_torn_files()
         saved = self.saved_recipe()
-        if saved is None or not (self.last_checkpoint.is_file() or self.summary.is_file()):
-            # Nothing was trained here yet: a first attempt that failed may be mended and tried again.
-            if saved is None:
-                self._refuse_foreign_files()
-            for file in (self.statistics, self.metrics, self.best_checkpoint):
+        if saved is None:
+            self._refuse_foreign_files()
+        results = (self.last_checkpoint, self.best_checkpoint, self.summary)
+        if saved is None or not any(file.is_file() for file in results):
+            # There is nothing to lose: a first attempt that failed may be mended and tried again.
+            for file in (self.statistics, self.metrics):
                 file.unlink(missing_ok=True)
             write_text(self.data, json.dumps(data, indent=1))
             write_text(self.config, to_toml(recipe))

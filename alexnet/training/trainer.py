@@ -117,7 +117,7 @@ class Trainer:
                 evaluating = finished or self._evaluation_is_due()
                 minutes = (time.monotonic() - last_save) / 60
                 saving = finished or stopping or minutes >= self.recipe.train.checkpoint_minutes
-                # Before anything is saved the losses are read: weights that have diverged must not replace good ones.
+                # Before anything is saved the losses are read: after one that is not finite nothing is replaced.
                 if evaluating or saving or self.state.step % self.recipe.logging.log_every_steps == 0:
                     bar.update(self.state.step * self.batch_size, self._log_window(window))
                     window = _Window()
@@ -180,7 +180,7 @@ class Trainer:
             bad = self.state.step - len(losses) + int((~torch.isfinite(losses)).nonzero()[0])
             raise RunError(
                 f"The loss is not finite at step {bad}: the training diverged. Lower optimizer.lr or add "
-                f"schedule.warmup_epochs; {self.folder.path} keeps the last good checkpoint, if one was written."
+                "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
             )
         values = {"loss": float(losses.mean()), "error": wrong / num_images}
         self.log.write(

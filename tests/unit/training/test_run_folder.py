@@ -80,6 +80,17 @@ def test_a_first_attempt_that_trained_nothing_may_be_mended(tmp_path):
     assert not folder.statistics.exists()
 
 
+def test_the_best_weights_of_another_run_are_never_thrown_away(tmp_path):
+    # Killed after an evaluation and before the first resumable checkpoint.
+    folder = opened(tmp_path / "run", recipe("seed = 1"), trained=False)
+    folder.best_checkpoint.parent.mkdir()
+    folder.best_checkpoint.write_bytes(b"weights")
+    with pytest.raises(UserError, match="seed"):
+        opened(tmp_path / "run", recipe("seed = 2"), trained=False)
+    opened(tmp_path / "run", recipe("seed = 1"), trained=False)
+    assert folder.best_checkpoint.read_bytes() == b"weights"
+
+
 def test_a_damaged_description_is_named(tmp_path):
     folder = opened(tmp_path / "run")
     folder.data.write_text("{")

@@ -118,7 +118,7 @@ def test_divergence_is_told_with_the_step_and_the_remedy(run, tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
-def test_diverged_weights_never_replace_good_ones(run, tmp_path):
+def test_nothing_is_saved_after_a_loss_that_is_not_finite(run, tmp_path):
     settings = ["optimizer.lr=1e30", "train.epochs=5", "train.checkpoint_minutes=0", "logging.log_every_steps=1000"]
     with pytest.raises(RunError, match="not finite"):
         run(tmp_path / "run", *settings)
