@@ -1,12 +1,18 @@
-"""What all tests share: the real data sets' folder, and torch on few threads."""
+"""What all tests share: the real data sets' folder, torch on few threads, and repeatable property tests."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# The same examples every time: a change is judged by what it changes. HYPOTHESIS_PROFILE=explore looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -53,7 +53,11 @@ def test_to_square_is_resizing_the_shorter_side_then_cropping_the_centre(height,
     expected = np.array(whole.crop((left, top, left + size, top + size)))
     actual = to_square(pixels, size)
     assert actual.shape == (size, size, 3) and actual.dtype == np.uint8
-    assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
+    # Pillow keeps the part's corner in single precision and rounds after each of its two passes. Where the first pass
+    # rounds the other way, bicubic weights (absolute sum up to 1.5) can carry its 1 to 2 levels.
+    difference = np.abs(actual.astype(int) - expected.astype(int))
+    assert difference.max() <= (1 if short > size else 2)
+    assert np.mean(difference > 1) <= 0.01
 
 
 def test_an_image_of_the_right_size_is_not_touched():
