@@ -19,15 +19,18 @@ from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShape
 from alexnet.models.architecture import Dropout as DropoutRecord
 from alexnet.models.initialization import initialize
 from alexnet.models.layers import Dropout, build_layer
+from alexnet.models.stages import plan_stages
 from alexnet.models.variants import ARCHITECTURES, get_architecture
+from alexnet.ops.block import apply_block
 
 
 class AlexNet(nn.Module):
     """The network of an architecture record, for square images of one size.
 
     Its layers are attributes under the record's names: conv1 ... fc8, norm1, pool1; weights are conv1.weight and so
-    on. Weights are float32; the computation runs in the dtype of the images. Its parameters still have to be
-    initialised or loaded: `create_model` does that.
+    on. Weights are float32; the computation runs in the dtype of the images. Neighbouring layers run as one operator
+    (`stages`), unless one of them has a hook. Its parameters still have to be initialised or loaded: `create_model`
+    does that.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int = 1000, image_size: int | None = None) -> None:
@@ -39,8 +42,10 @@ class AlexNet(nn.Module):
         self.architecture = architecture
         self.num_classes = num_classes
         self.image_size = architecture.image_size if image_size is None else image_size
-        for shapes in _shapes(architecture, num_classes, self.image_size):
-            self.add_module(shapes.layer.name, build_layer(shapes))
+        rows = _shapes(architecture, num_classes, self.image_size)
+        for row in rows:
+            self.add_module(row.layer.name, build_layer(row))
+        self.stages = plan_stages([(row.layer, row.inputs) for row in rows])
 
     @property
     def dropout_layers(self) -> dict[str, int]:
@@ -61,8 +66,13 @@ class AlexNet(nn.Module):
         """
         masks = dropout_masks or {}
         activations = self._padded(images)
-        for name, layer in self.named_children():
-            activations = _apply(layer, activations, masks.get(name))
+        for names, block in self.stages:
+            layers = [self.get_submodule(name) for name in names]
+            if block is None or any(_is_observed(layer) for layer in layers):
+                for name, layer in zip(names, layers, strict=True):
+                    activations = _apply(layer, activations, masks.get(name))
+            else:
+                activations = apply_block(activations, block)
         return activations
 
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -94,6 +104,11 @@ class AlexNet(nn.Module):
             )
         padding = self.architecture.pad_right_bottom
         return F.pad(images, (0, padding, 0, padding)) if padding else images
+
+
+def _is_observed(layer: nn.Module) -> bool:
+    """Whether somebody hooked into the layer: then it has to run by itself."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _apply(layer: nn.Module, activations: Tensor, mask: Tensor | None) -> Tensor:

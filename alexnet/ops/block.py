@@ -1,0 +1,189 @@
+"""Everything that lies between two convolutions as one operator: ReLU, normalisation, pooling.
+
+On their own, these layers move far more memory than they compute: each reads and writes the largest tensors of the
+network. As one operator the maps are read once and only the pooled maps are written; the backward pass computes the
+rest again from the block's input, which the convolution before it has made anyway. Arithmetic is float32 whatever the
+dtype of the maps. On a CPU the kernels of `native` do it, elsewhere and for other dtypes plain torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alexnet.ops import native
+from alexnet.ops.chunked_norm import Norm, normalize
+
+
+class Pool(NamedTuple):
+    """Max pooling over square windows."""
+
+    size: int
+    stride: int
+    ceil_mode: bool
+
+
+class Block(NamedTuple):
+    """What is applied to maps, in this order; each part may be absent."""
+
+    relu_first: bool = False
+    norm: Norm | None = None
+    """Across maps (towers is a number)."""
+    spatial: Norm | None = None
+    """Within maps (towers is None)."""
+    pool: Pool | None = None
+    relu_last: bool = False
+    """Only together with a pool."""
+
+
+def apply_block(maps: Tensor, block: Block) -> Tensor:
+    """(N, C, H, W) -> (N, C, H', W') in the same dtype; channels-last in, channels-last out. Differentiable once."""
+    if torch.compiler.is_exporting() or not native.takes(maps) or not _fits(block):
+        return plain_block(maps, block)
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return torch.ops.alexnet.block(maps, *_flat(block))[0]
+    outputs = torch.ops.alexnet.block(maps.contiguous(memory_format=torch.channels_last), *_flat(block))[0]
+    return outputs.contiguous()
+
+
+def plain_block(maps: Tensor, block: Block) -> Tensor:
+    """The block layer by layer, in operations of torch."""
+    if block.relu_first:
+        maps = F.relu(maps)
+    for norm in (block.norm, block.spatial):
+        if norm is not None:
+            maps = formula(maps, norm) if torch.compiler.is_exporting() else normalize(maps, norm)
+    if block.pool is not None:
+        maps = F.max_pool2d(maps, block.pool.size, block.pool.stride, ceil_mode=block.pool.ceil_mode)
+    return F.relu(maps) if block.relu_last else maps
+
+
+def formula(maps: Tensor, norm: Norm) -> Tensor:
+    """x / (k + scale * window sums) ** beta in three plain operations and in x's own dtype: what exports contain."""
+    squares = maps * maps
+    if norm.towers is None:
+        sums = F.avg_pool2d(squares, norm.size, 1, norm.size // 2, count_include_pad=True, divisor_override=1)
+    else:
+        n, c, h, w = maps.shape
+        lines = squares.reshape(n * norm.towers, 1, c // norm.towers, h * w)
+        before = norm.size // 2
+        padded = F.pad(lines, (0, 0, before, norm.size - 1 - before))
+        sums = F.avg_pool2d(padded, (norm.size, 1), 1, divisor_override=1).reshape(n, c, h, w)
+    return maps / (norm.k + norm.scale * sums) ** norm.beta
+
+
+def _fits(block: Block) -> bool:
+    """Whether the kernels can do this block; a byte names the position in a pool's window."""
+    return block.pool is None or block.pool.size**2 < native.NO_GRADIENT
+
+
+# A custom operator takes numbers and lists of numbers: an absent part is an empty list.
+_Flat = tuple[bool, list[float], list[float], list[int], bool]
+
+
+def _flat(block: Block) -> _Flat:
+    across, within, pool = block.norm, block.spatial, block.pool
+    return (
+        block.relu_first,
+        [] if across is None else [float(value) for value in across if value is not None],
+        [] if within is None else [float(value) for value in within if value is not None],
+        [] if pool is None else [pool.size, pool.stride, int(pool.ceil_mode)],
+        block.relu_last,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _unflat(
+    relu_first: bool, norm: tuple[float, ...], spatial: tuple[float, ...], pool: tuple[int, ...], relu_last: bool
+) -> Block:
+    across = Norm(int(norm[0]), *norm[1:4], towers=int(norm[4])) if norm else None
+    within = Norm(int(spatial[0]), *spatial[1:4], towers=None) if spatial else None
+    return Block(relu_first, across, within, Pool(pool[0], pool[1], bool(pool[2])) if pool else None, relu_last)
+
+
+# The operators as torch's dispatcher, torch.compile and autograd know them. (torch.library.custom_op would import the
+# compiler at the first call, which takes seconds.)
+_LIBRARY = torch.library.Library("alexnet", "DEF")
+_PARTS = "bool relu_first, float[] norm, float[] spatial, int[] pool, bool relu_last"
+_LIBRARY.define(f"block(Tensor maps, {_PARTS}) -> (Tensor, Tensor)")
+_LIBRARY.define(f"block_backward(Tensor grad_outputs, Tensor maps, Tensor winners, {_PARTS}) -> Tensor")
+
+
+@torch.library.impl(_LIBRARY, "block", "CPU")
+def _block(
+    maps: Tensor,
+    relu_first: bool,
+    norm: Sequence[float],
+    spatial: Sequence[float],
+    pool: Sequence[int],
+    relu_last: bool,
+) -> tuple[Tensor, Tensor]:
+    """The outputs, and for each which position of its window won (empty without a pool)."""
+    block = _unflat(relu_first, tuple(norm), tuple(spatial), tuple(pool), relu_last)
+    outputs, winners = _empty_outputs(maps, pool)
+    native.block_forward(block, maps, outputs, winners)
+    return outputs, winners
+
+
+@torch.library.register_fake("alexnet::block", lib=_LIBRARY)
+def _(maps: Tensor, relu_first: Any, norm: Any, spatial: Any, pool: Sequence[int], relu_last: Any) -> Any:
+    return _empty_outputs(maps, pool)
+
+
+def _empty_outputs(maps: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
+    if not pool:
+        return torch.empty_like(maps), maps.new_empty(0, dtype=torch.uint8)
+    size, stride, ceil_mode = pool
+    n, c, *sides = maps.shape
+    shape = (n, c, *(_pooled_side(side, size, stride, ceil_mode) for side in sides))
+    outputs = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    return outputs, torch.empty_like(outputs, dtype=torch.uint8)
+
+
+def _pooled_side(side: int, size: int, stride: int, ceil_mode: int) -> int:
+    if not ceil_mode:
+        return (side - size) // stride + 1
+    pooled = (side - size + stride - 1) // stride + 1
+    return pooled - 1 if (pooled - 1) * stride >= side else pooled  # the last window begins inside the map
+
+
+@torch.library.impl(_LIBRARY, "block_backward", "CPU")
+def _block_backward(
+    grad_outputs: Tensor,
+    maps: Tensor,
+    winners: Tensor,
+    relu_first: bool,
+    norm: Sequence[float],
+    spatial: Sequence[float],
+    pool: Sequence[int],
+    relu_last: bool,
+) -> Tensor:
+    block = _unflat(relu_first, tuple(norm), tuple(spatial), tuple(pool), relu_last)
+    grad_maps = torch.empty_like(maps)
+    native.block_backward(block, maps, grad_outputs.contiguous(memory_format=torch.channels_last), winners, grad_maps)
+    return grad_maps
+
+
+@torch.library.register_fake("alexnet::block_backward", lib=_LIBRARY)
+def _(grad_outputs: Any, maps: Tensor, winners: Any, *block: Any) -> Tensor:
+    return torch.empty_like(maps)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    maps, *ctx.block = inputs
+    ctx.save_for_backward(maps, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, grad_outputs: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    maps, winners = ctx.saved_tensors
+    grad_maps = torch.ops.alexnet.block_backward(grad_outputs, maps, winners, *ctx.block)
+    return grad_maps, None, None, None, None, None
+
+
+torch.library.register_autograd("alexnet::block", _backward, setup_context=_save_for_backward, lib=_LIBRARY)

@@ -1,0 +1,183 @@
+"""Response normalisation in plain torch, across maps and within them: what runs where no kernel of ours does.
+
+The tensor is seen as (outer, rows, columns, inner), whichever memory format it is in: across maps (N*H*W, towers, maps,
+1) for channels-last and (N, towers, maps, H*W) for contiguous tensors, with windows along columns; within maps (N, H, W,
+C) and (N*C, H, W, 1), with windows along rows and columns. A chunk of it is copied into a buffer that has size // 2
+zeros after every line, where a window sum is a sum of shifted views of one contiguous vector: log2(size) additions at
+full speed, whatever the shape. The chunk is small enough to stay in cache through all passes. Arithmetic is float32 for
+every narrower dtype. Backward keeps only x.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK_ELEMENTS = 2**19
+"""Elements of a chunk on a CPU (512 KB of float32): a handful of such buffers stay in the second-level caches."""
+
+
+class Norm(NamedTuple):
+    """x / (k + scale * sum of the squares in its window) ** beta."""
+
+    size: int
+    """Maps in the window, or the side of the square window within a map."""
+    scale: float
+    """Multiplies the sum of squares."""
+    beta: float
+    k: float
+    towers: int | None
+    """Equal parts of the maps that no window reaches across; None: the window lies within a map."""
+
+
+def normalize(x: Tensor, norm: Norm) -> Tensor:
+    """(N, C, H, W) -> the same shape, dtype and memory format, differentiable once."""
+    return _Normalize.apply(x, norm)
+
+
+class _Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
+        x = _dense(x)
+        ctx.save_for_backward(x)
+        ctx.norm = norm
+        y = torch.empty_like(x)
+        chunks = _Chunks(x, norm)
+        for source, target in zip(chunks.of(x), chunks.of(y), strict=True):
+            padded = chunks.load(source, 0)
+            factor = _power(chunks.denominators(padded), norm.beta)
+            chunks.store(factor.mul_(chunks.body(padded)), target)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, None]:
+        """With d the denominators: grad_x = g * d**-beta - 2 * a * beta * x * window_sum(g * x * d**(-beta - 1))."""
+        (x,) = ctx.saved_tensors
+        norm: Norm = ctx.norm
+        grad_y = grad_outputs[0].contiguous(memory_format=_memory_format(x))
+        grad_x = torch.empty_like(x)
+        chunks = _Chunks(x, norm)
+        for source, upstream, target in zip(chunks.of(x), chunks.of(grad_y), chunks.of(grad_x), strict=True):
+            padded = chunks.load(source, 0)
+            x_body = chunks.body(padded)
+            denominators = chunks.denominators(padded)
+            direct = _power(denominators, norm.beta).mul_(chunks.body(chunks.load(upstream, 1)))
+            through = chunks.scratch(2, len(source))
+            torch.mul(direct, x_body, out=chunks.body(through)).div_(denominators)
+            sums = chunks.window_sums(through, mirrored=True)
+            chunks.store(direct.addcmul_(x_body, sums, value=-2 * norm.scale * norm.beta), target)
+        return grad_x, None
+
+
+class _Chunks:
+    """Tensors of one shape, cut along (outer, rows, columns, inner), and the padded buffers their chunks are copied to.
+
+    A buffer is a vector: margin zeros, then for every outer index (rows + gap) x (columns + gap) x inner elements, then
+    margin zeros. Its body is all but the margins.
+    """
+
+    def __init__(self, x: Tensor, norm: Norm) -> None:
+        self.norm = norm
+        batch, maps, height, width = x.shape
+        channels_last = not x.is_contiguous()
+        within_maps = norm.towers is None
+        if within_maps:
+            shape = (batch, height, width, maps) if channels_last else (batch * maps, height, width, 1)
+        else:
+            lines = (norm.towers or 1, maps // (norm.towers or 1))
+            shape = (batch * height * width, *lines, 1) if channels_last else (batch, *lines, height * width)
+        outer, rows, columns, inner = self.shape = shape
+        gap = norm.size // 2
+        self.column_stride = inner
+        self.row_stride = (columns + gap) * inner if within_maps else 0
+        self.padded_shape = (rows + gap if within_maps else rows, columns + gap, inner)
+        self.margin = gap * (self.row_stride + self.column_stride)
+        self.dtype = torch.promote_types(x.dtype, torch.float32)
+        self.device = x.device
+        block = math.prod(self.padded_shape)
+        self.outer_per_chunk = max(1, _CHUNK_ELEMENTS // block if x.device.type == "cpu" else outer)
+        self.buffers: dict[int, Tensor] = {}
+
+    def of(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Views of the tensor's chunks, (outer of a chunk, rows, columns, inner)."""
+        dense = tensor if tensor.is_contiguous() else tensor.permute(0, 2, 3, 1)
+        return dense.view(self.shape).split(self.outer_per_chunk)
+
+    def scratch(self, number: int, num_outer: int) -> Tensor:
+        """Buffer `number` for a chunk, zero in its margins and gaps as long as only chunks are stored into it."""
+        length = 2 * self.margin + num_outer * math.prod(self.padded_shape)
+        if number not in self.buffers or len(self.buffers[number]) != length:
+            self.buffers[number] = torch.zeros(length, dtype=self.dtype, device=self.device)
+        return self.buffers[number]
+
+    def load(self, chunk: Tensor, number: int) -> Tensor:
+        """A chunk copied into buffer `number`."""
+        buffer = self.scratch(number, len(chunk))
+        self._inside(self.body(buffer)).copy_(chunk)
+        return buffer
+
+    def store(self, body: Tensor, chunk: Tensor) -> None:
+        """The inverse of `load`, from a body."""
+        chunk.copy_(self._inside(body))
+
+    def body(self, buffer: Tensor) -> Tensor:
+        return buffer[self.margin : len(buffer) - self.margin]
+
+    def _inside(self, body: Tensor) -> Tensor:
+        _, rows, columns, _ = self.shape
+        return body.view(-1, *self.padded_shape)[:, :rows, :columns]
+
+    def denominators(self, padded: Tensor) -> Tensor:
+        """k + a * window sums of the squares, as a body."""
+        k = torch.tensor(self.norm.k, dtype=self.dtype)
+        return torch.add(k, self.window_sums(padded * padded), alpha=self.norm.scale)
+
+    def window_sums(self, buffer: Tensor, mirrored: bool = False) -> Tensor:
+        """The sum over each element's window, as a body. mirrored: over the elements whose windows hold it."""
+        size, row_stride = self.norm.size, self.row_stride
+        length = len(buffer) - 2 * self.margin
+        before = size - 1 - size // 2 if mirrored else size // 2
+        first = self.margin - before * (row_stride + self.column_stride)
+        if not row_stride:
+            return _sum_shifted(buffer[first:], size, self.column_stride, length)
+        lines = _sum_shifted(buffer[first:], size, self.column_stride, length + (size - 1) * row_stride)
+        return _sum_shifted(lines, size, row_stride, length)
+
+
+def _sum_shifted(values: Tensor, num_terms: int, stride: int, length: int) -> Tensor:
+    """`length` sums values[i] + values[i + stride] + ... of num_terms terms, in about log2(num_terms) passes."""
+    doubled, width = values[: length + (num_terms - 1) * stride], 1
+    total, done = None, 0
+    while True:
+        if num_terms & width:
+            part = doubled[done * stride : done * stride + length]
+            total = part if total is None else total + part
+            done += width
+        if total is not None and done == num_terms:
+            return total
+        doubled = doubled[: -width * stride] + doubled[width * stride :]
+        width *= 2
+
+
+def _power(denominators: Tensor, beta: float) -> Tensor:
+    """denominators ** -beta; for the usual beta without the logarithm and exponential that `pow` costs."""
+    if beta != 0.75:
+        return denominators.pow(-beta)
+    root = denominators.rsqrt()
+    return root.sqrt().mul_(root)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x itself when contiguous or channels-last, else a contiguous copy."""
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()

@@ -1,0 +1,200 @@
+"""The CPU kernels in C (kernels.c), built when the package is installed and called with pointers.
+
+Where they could not be built (no compiler, Windows) `AVAILABLE` is false and plain torch does the same work more
+slowly. ALEXNET_NATIVE=0 in the environment leaves them unused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from alexnet.ops.block import Block as BlockRecord
+    from alexnet.ops.chunked_norm import Norm as NormRecord
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+NO_GRADIENT = 255
+"""Marks an output of a pool that the ReLU after it stops."""
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("size", ctypes.c_int32),
+        ("towers", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("beta", ctypes.c_float),
+        ("k", ctypes.c_float),
+    ]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        *((name, ctypes.c_int64) for name in ("height", "width", "channels", "pool_size", "pool_stride")),
+        *((name, ctypes.c_int64) for name in ("pooled_height", "pooled_width")),
+        ("norm", _Norm),
+        ("spatial", _Norm),
+        ("relu_first", ctypes.c_int32),
+        ("relu_last", ctypes.c_int32),
+    ]
+
+
+class _Update(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        *((name, ctypes.c_void_p) for name in ("weight", "velocity", "gradient", "copy")),
+        ("length", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("lr", "momentum", "weight_decay")),
+        ("bfloat16_gradient", ctypes.c_int32),
+    ]
+
+
+class _Library(NamedTuple):
+    functions: ctypes.CDLL
+    parallel: ctypes.c_void_p
+    instruction_set: int
+
+
+def _load() -> _Library | None:
+    if os.environ.get("ALEXNET_NATIVE") == "0":
+        return None
+    folder = Path(__file__).parent
+    files = [folder / f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    built = next((file for file in files if file.is_file()), None)
+    if built is None:
+        return None
+    try:
+        functions = ctypes.CDLL(str(built))
+        functions.alexnet_block_forward.argtypes = [
+            ctypes.POINTER(_Block), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+            ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
+        ]  # fmt: skip
+        functions.alexnet_block_backward.argtypes = [
+            ctypes.POINTER(_Block), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+            ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
+        ]  # fmt: skip
+        functions.alexnet_update.argtypes = [ctypes.POINTER(_Update), ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+        instruction_set = functions.alexnet_instruction_set()
+    except (OSError, AttributeError):  # built for another machine, or by another version
+        return None
+    return _Library(functions, _thread_team(), instruction_set)
+
+
+def _thread_team() -> ctypes.c_void_p:
+    """libgomp's way of running a function on the threads that torch's own kernels use; null: one thread."""
+    try:
+        # A second pool of threads would fight with torch's, which wait for work without sleeping.
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (AttributeError, OSError, TypeError):
+        return ctypes.c_void_p(None)
+
+
+_library = _load()
+AVAILABLE = _library is not None
+"""Whether the kernels were built, can be loaded, and are wanted."""
+
+
+def describe() -> str:
+    """For people: what the kernels were chosen to run on."""
+    return f"{INSTRUCTION_SETS[_loaded().instruction_set]} kernels" if AVAILABLE else "no compiled kernels"
+
+
+def takes(maps: Tensor) -> bool:
+    """Whether the kernels work on such maps: on the CPU, float32 or bfloat16, not empty."""
+    return maps.device.type == "cpu" and maps.dtype in (torch.float32, torch.bfloat16) and AVAILABLE
+
+
+def block_forward(block: BlockRecord, maps: Tensor, outputs: Tensor, winners: Tensor) -> None:
+    """Fill `outputs` and, where the block has a pool, `winners`; all are dense channels-last."""
+    library = _loaded()
+    status = library.functions.alexnet_block_forward(
+        _c_block(block, maps.shape[1:], outputs.shape[2:]),
+        len(maps),
+        maps.dtype == torch.bfloat16,
+        maps.data_ptr(),
+        outputs.data_ptr(),
+        winners.data_ptr() if winners.numel() else None,
+        library.instruction_set,
+        library.parallel,
+        torch.get_num_threads(),
+    )
+    _check(status)
+
+
+def block_backward(block: BlockRecord, maps: Tensor, grad_outputs: Tensor, winners: Tensor, grad_maps: Tensor) -> None:
+    """Fill `grad_maps`; all are dense channels-last."""
+    library = _loaded()
+    status = library.functions.alexnet_block_backward(
+        _c_block(block, maps.shape[1:], grad_outputs.shape[2:]),
+        len(maps),
+        maps.dtype == torch.bfloat16,
+        maps.data_ptr(),
+        grad_outputs.data_ptr(),
+        winners.data_ptr() if winners.numel() else None,
+        grad_maps.data_ptr(),
+        library.instruction_set,
+        library.parallel,
+        torch.get_num_threads(),
+    )
+    _check(status)
+
+
+def update(
+    weight: Tensor,
+    velocity: Tensor,
+    gradient: Tensor,
+    copy: Tensor | None,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """The update rule of the paper (section 5) on dense float32 weights and velocities of one layout.
+
+    gradient: float32 or bfloat16; copy: bfloat16, receives the updated weights.
+    """
+    library = _loaded()
+    arguments = _Update(
+        weight.data_ptr(),
+        velocity.data_ptr(),
+        gradient.data_ptr(),
+        None if copy is None else copy.data_ptr(),
+        weight.numel(),
+        lr,
+        momentum,
+        weight_decay,
+        gradient.dtype == torch.bfloat16,
+    )
+    status = library.functions.alexnet_update(
+        ctypes.byref(arguments), library.instruction_set, library.parallel, torch.get_num_threads()
+    )
+    _check(status)
+
+
+def _loaded() -> _Library:
+    assert _library is not None, "the kernels are not there; ask AVAILABLE first"
+    return _library
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("no memory for the working rows of a kernel")
+
+
+@functools.lru_cache(maxsize=256)
+def _c_block(block: BlockRecord, maps: tuple[int, ...], pooled: tuple[int, ...]) -> ctypes._Pointer[_Block]:
+    channels, height, width = maps
+    size, stride, _ = block.pool or (0, 0, False)
+    fields = (height, width, channels, size, stride, *pooled)
+    record = _Block(*fields, _c_norm(block.norm), _c_norm(block.spatial), block.relu_first, block.relu_last)
+    return ctypes.pointer(record)
+
+
+def _c_norm(norm: NormRecord | None) -> _Norm:
+    return _Norm(0, 1, 0, 0, 1) if norm is None else _Norm(norm.size, norm.towers or 1, norm.scale, norm.beta, norm.k)
