@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from alexnet.ops import native
+
 MeanMode = Literal["center_crop", "at_crop", "channel"]
 
 
@@ -45,6 +47,8 @@ class Preprocessing:
         each crop in its square, None = the centre; flips: (N,) bool; color_shift: (N, 3) float32 RGB added to every
         pixel (paper 4.1); divisor: the 2012 code's 1.1. Returns (N, 3, h, w) in `dtype`, channels-last.
         """
+        if crops.device.type == "cpu" and native.AVAILABLE and dtype in (torch.float32, torch.bfloat16):
+            return self._normalize_in_one_pass(crops, offsets, flips, color_shift, divisor, dtype)
         images = crops.to(torch.float32)
         if color_shift is not None:
             images = images + color_shift[:, None, None, :]
@@ -59,6 +63,31 @@ class Preprocessing:
         if self.channel_order == "bgr":
             images = images.flip(-1)
         return images.to(dtype).permute(0, 3, 1, 2)  # NHWC in memory: channels-last
+
+    def _normalize_in_one_pass(
+        self,
+        crops: torch.Tensor,
+        offsets: torch.Tensor | None,
+        flips: torch.Tensor | None,
+        color_shift: torch.Tensor | None,
+        divisor: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """`normalize` by the kernel that reads and writes each pixel once."""
+        height, width = crops.shape[1:3]
+        mean, scale = self.mean_image, [1 / divisor] * 3
+        at = ((self.image_size - height) // 2, (self.image_size - width) // 2)
+        if self.input_scale == "unit" or self.mean_mode == "channel":
+            channels = mean.mean(dim=(0, 1))
+            if self.input_scale == "unit":
+                channels = 255 * torch.tensor(self.channel_mean)
+                scale = [1 / (255 * std) for std in self.channel_std]
+            mean, at = channels.expand(height, width, 3), (0, 0)
+        at_crop = self.input_scale == "pixels" and self.mean_mode == "at_crop"
+        if not at_crop or offsets is None:
+            offsets = torch.tensor([at] * len(crops), dtype=torch.int64)
+        bgr = self.channel_order == "bgr"
+        return native.images(crops, color_shift, mean, offsets, flips if at_crop else None, scale, dtype, bgr=bgr)
 
     def _mean_crops(
         self, crops: torch.Tensor, offsets: torch.Tensor | None, flips: torch.Tensor | None

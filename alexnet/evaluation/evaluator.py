@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alexnet.errors import RunError, UserError
 from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 from alexnet.evaluation.views import cut_views, view_crops, weighted_views
+from alexnet.ops.working_copy import working_copies
 
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
@@ -53,7 +54,8 @@ def evaluate(
     finite = torch.empty(len(images), dtype=torch.bool, device=device)
     num_views = len(view_crops(views, images.image_size, preprocessings[0].crop_size))
     done = 0
-    with evaluation_mode(models), torch.inference_mode():
+    weights = [weight for model in models for weight in model.parameters()]
+    with evaluation_mode(models), working_copies(weights, dtype, keep=False), torch.inference_mode():
         for squares in _batches(images, max(1, batch_size // num_views), num_workers):
             part = slice(done, done + len(squares))
             # Nothing is read back from the device inside the loop, so that batches can queue up on it.

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from alexnet.models import architecture as records
 from alexnet.models.architecture import LayerShapes
 from alexnet.ops.response_norm import response_norm, spatial_norm
+from alexnet.ops.working_copy import in_dtype
 
 
 class Convolution(nn.Conv2d):
@@ -25,7 +26,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, ...) -> (N, features). Maps are flattened in the order channel, row, column."""
-        return F.linear(input.flatten(1), self.weight.to(input.dtype), self.bias.to(input.dtype))
+        return F.linear(input.flatten(1), in_dtype(self.weight, input.dtype), self.bias.to(input.dtype))
 
 
 class Local(nn.Module):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from alexnet.models.architecture import Layer, MaxPool, ReLU, ResponseNorm, Shape, SpatialNorm
 from alexnet.ops.block import Block, Pool
+from alexnet.ops.chunked_norm import Norm
 from alexnet.ops.response_norm import norm_across_maps, norm_within_maps
 
 
@@ -49,17 +50,17 @@ def _extended(block: Block, layer: Layer) -> Block | None:
         case ReLU() if block.pool is not None and not block.relu_last:
             return block._replace(relu_last=True)
         case ResponseNorm() if block.norm is None and block.spatial is None and block.pool is None:
-            l = layer
-            norm = norm_across_maps(
-                l.size, l.alpha, l.beta, l.k, alpha_convention=l.alpha_convention, towers=l.towers
-            )
-            return block._replace(norm=norm)
+            return block._replace(norm=_norm_of(layer))
         case SpatialNorm() if block.spatial is None and block.pool is None:
-            l = layer
-            return block._replace(
-                spatial=norm_within_maps(l.size, l.alpha, l.beta, l.k, alpha_convention=l.alpha_convention)
-            )
+            return block._replace(spatial=_norm_of(layer))
         case MaxPool() if block.pool is None:
             return block._replace(pool=Pool(layer.size, layer.stride, layer.ceil_mode))
         case _:
             return None
+
+
+def _norm_of(layer: ResponseNorm | SpatialNorm) -> Norm:
+    numbers = (layer.size, layer.alpha, layer.beta, layer.k)
+    if isinstance(layer, ResponseNorm):
+        return norm_across_maps(*numbers, alpha_convention=layer.alpha_convention, towers=layer.towers)
+    return norm_within_maps(*numbers, alpha_convention=layer.alpha_convention)

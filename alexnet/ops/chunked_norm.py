@@ -1,11 +1,11 @@
 """Response normalisation in plain torch, across maps and within them: what runs where no kernel of ours does.
 
-The tensor is seen as (outer, rows, columns, inner), whichever memory format it is in: across maps (N*H*W, towers, maps,
-1) for channels-last and (N, towers, maps, H*W) for contiguous tensors, with windows along columns; within maps (N, H, W,
-C) and (N*C, H, W, 1), with windows along rows and columns. A chunk of it is copied into a buffer that has size // 2
-zeros after every line, where a window sum is a sum of shifted views of one contiguous vector: log2(size) additions at
-full speed, whatever the shape. The chunk is small enough to stay in cache through all passes. Arithmetic is float32 for
-every narrower dtype. Backward keeps only x.
+The tensor is seen as (outer, rows, columns, inner), whichever memory format it is in: across maps
+(N*H*W, towers, maps, 1) for channels-last and (N, towers, maps, H*W) for contiguous tensors, with windows along
+columns; within maps (N, H, W, C) and (N*C, H, W, 1), with windows along rows and columns. A chunk of it is copied to a
+buffer that has size // 2 zeros after every line, where a window sum is a sum of shifted views of one contiguous vector:
+log2(size) additions at full speed, whatever the shape. The chunk is small enough to stay in cache through all passes.
+Arithmetic is float32 for every narrower dtype. Backward keeps only x.
 """
 
 from __future__ import annotations

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
+from alexnet.ops import native
+from alexnet.ops.working_copy import note_working_copy, working_copy
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
+
+Rule = Literal["krizhevsky_2012", "sgd"]
 
 _CHUNK = 1 << 19
 """Elements updated at a time: a chunk of weight, velocity and gradient (6 MB) stays in cache for all operations."""
 
 
-class KrizhevskySGD(torch.optim.Optimizer):
-    """Momentum SGD exactly as in the paper, section 5 (S src/weights.cu:146-196)::
+class MomentumSGD(torch.optim.Optimizer):
+    """SGD with momentum, by either rule. krizhevsky_2012 is the paper's, section 5 (S src/weights.cu:146-196)::
 
         v <- momentum * v - weight_decay * lr * w - lr * gradient
         w <- w + v
 
-    torch.optim.SGD multiplies by lr when it applies the velocity instead of when it builds it. The two agree while lr
-    is constant; after a drop, this velocity still carries steps of the old size (paper.md 3.4). A parameter whose lr is
-    0 is frozen: neither it nor its velocity is touched.
+    sgd is that of torch.optim.SGD, which multiplies by lr when it applies the velocity instead of when it builds it::
+
+        v <- momentum * v - weight_decay * w - gradient
+        w <- w + lr * v
+
+    The two agree while lr is constant; after a drop, the paper's velocity still carries steps of the old size (paper.md
+    3.4). A parameter whose lr is 0 is frozen: neither it nor its velocity is touched.
     """
 
     def __init__(
@@ -33,42 +41,56 @@ class KrizhevskySGD(torch.optim.Optimizer):
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        rule: Rule = "krizhevsky_2012",
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.rule = rule
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients in `.grad` once."""
         for group in self.param_groups:
-            if group["lr"] == 0:
+            lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+            if lr == 0:
                 continue
+            if self.rule == "krizhevsky_2012":
+                factors = _Factors(momentum, decay=weight_decay * lr, rate=lr, step=1.0)
+            else:
+                factors = _Factors(momentum, decay=weight_decay, rate=1.0, step=lr)
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                _update(parameter, state["velocity"], parameter.grad, **_rates(group))
+                _update(parameter, state["velocity"], parameter.grad, factors)
 
 
-def _rates(group: dict[str, Any]) -> dict[str, float]:
-    return {key: group[key] for key in ("lr", "momentum", "weight_decay")}
+class _Factors(NamedTuple):
+    """v <- momentum * v - decay * w - rate * gradient; w <- w + step * v."""
+
+    momentum: float
+    decay: float
+    rate: float
+    step: float
 
 
-def _update(
-    weight: torch.Tensor,
-    velocity: torch.Tensor,
-    gradient: torch.Tensor,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-) -> None:
-    for w, v, g in zip(*_chunks(weight, velocity, gradient), strict=True):
-        v.mul_(momentum).add_(g, alpha=-lr)
-        if weight_decay:
-            v.add_(w, alpha=-weight_decay * lr)
-        w.add_(v)
+def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, factors: _Factors) -> None:
+    """Update weight and velocity, and the weight's working copy where it has one."""
+    copy = working_copy(weight, torch.bfloat16)
+    if native.updates(weight, velocity, gradient):
+        native.update(weight, velocity, gradient, copy, *factors)
+        torch.autograd.graph.increment_version((weight, velocity))
+    else:
+        for w, v, g in zip(*_chunks(weight, velocity, gradient), strict=True):
+            v.mul_(factors.momentum).add_(g, alpha=-factors.rate)
+            if factors.decay:
+                v.add_(w, alpha=-factors.decay)
+            w.add_(v, alpha=factors.step)
+        if copy is not None:
+            copy.copy_(weight)
+    if copy is not None:
+        note_working_copy(weight, copy)
 
 
 def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
@@ -115,12 +137,10 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     return groups
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> MomentumSGD:
     """The optimiser of a recipe, one parameter group a parameter."""
     groups = parameter_groups(model, config)
-    if config.rule == "krizhevsky_2012":
-        return KrizhevskySGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return MomentumSGD(groups, config.lr, config.momentum, config.weight_decay, config.rule)
 
 
 def set_learning_rates(

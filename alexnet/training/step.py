@@ -11,6 +11,8 @@ from torch import nn
 
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
+from alexnet.ops.working_copy import set_gradient_dtype, working_copies, working_copy
+from alexnet.training.optimizer import MomentumSGD
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class StepResult:
 
 def train_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: MomentumSGD,
     batch: Batch,
     *,
     preprocessing: Preprocessing,
@@ -41,17 +43,23 @@ def train_step(
     dropout_masks: layer name -> (B, features) bool.
     """
     batch_size = len(batch.labels)
+    weights = list(model.parameters())
     optimizer.zero_grad(set_to_none=True)
     loss_sum = torch.zeros((), device=device)
     num_wrong = torch.zeros((), dtype=torch.int64, device=device)
-    for start in range(0, batch_size, micro_batch_size):
-        rows = slice(start, start + micro_batch_size)
-        images = batch.images(rows, preprocessing, device, dtype)
-        labels = batch.labels[rows].to(device, non_blocking=True)
-        logits = model(images, {name: mask[rows] for name, mask in dropout_masks.items()}).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum") / batch_size
-        loss.backward()
-        loss_sum += loss.detach()
-        num_wrong += (logits.detach().argmax(dim=1) != labels).sum()
-    optimizer.step()
+    with working_copies(weights, dtype, keep=True):
+        for weight in weights:
+            # Gradients are summed over micro-batches in float32.
+            narrow = micro_batch_size >= batch_size and working_copy(weight, dtype) is not None
+            set_gradient_dtype(weight, dtype if narrow else weight.dtype)
+        for start in range(0, batch_size, micro_batch_size):
+            rows = slice(start, start + micro_batch_size)
+            images = batch.images(rows, preprocessing, device, dtype)
+            labels = batch.labels[rows].to(device, non_blocking=True)
+            logits = model(images, {name: mask[rows] for name, mask in dropout_masks.items()}).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum") / batch_size
+            loss.backward()
+            loss_sum += loss.detach()
+            num_wrong += (logits.detach().argmax(dim=1) != labels).sum()
+        optimizer.step()
     return StepResult(loss_sum, num_wrong)

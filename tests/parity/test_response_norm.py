@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from alexnet.ops import native
 from alexnet.ops.response_norm import (
     response_norm,
     response_norm_reference,
@@ -21,6 +22,13 @@ from alexnet.ops.response_norm import (
 FORMATS = (torch.contiguous_format, torch.channels_last)
 AS_RUN: dict[str, Any] = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, "alpha_convention": "mean", "towers": 2}
 CNORM2: dict[str, Any] = {"size": 5, "alpha": 1e-3, "beta": 0.75, "k": 1.0, "alpha_convention": "mean"}
+
+
+@pytest.fixture(autouse=True, params=["kernels", "plain torch"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "kernels" and not native.AVAILABLE:
+        pytest.skip("the C kernels were not built (no compiler)")
+    monkeypatch.setattr(native, "AVAILABLE", request.param == "kernels")
 
 
 def _maps(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 60.0, seed: int = 0) -> torch.Tensor:
@@ -152,7 +160,7 @@ def test_forward_and_backward_agree_with_autograd_of_the_reference(
         assert _relative_error(gradients, exact_gradients) < tolerance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 3),
     per_tower=st.integers(1, 9),

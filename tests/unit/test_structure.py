@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "ops": {"runtime"},
     "models": {"ops"},
-    "data": {"runtime"},
+    "data": {"ops", "runtime"},
     "evaluation": {"data", "models", "ops", "runtime"},
     "reporting": {"config_io", "data", "evaluation", "models", "ops", "runtime"},
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib.machinery
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +27,7 @@ NO_GRADIENT = 255
 
 
 class _Norm(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("size", ctypes.c_int32),
         ("towers", ctypes.c_int32),
         ("scale", ctypes.c_float),
@@ -36,7 +37,7 @@ class _Norm(ctypes.Structure):
 
 
 class _Block(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("height", "width", "channels", "pool_size", "pool_stride")),
         *((name, ctypes.c_int64) for name in ("pooled_height", "pooled_width")),
         ("norm", _Norm),
@@ -47,11 +48,22 @@ class _Block(ctypes.Structure):
 
 
 class _Update(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in ("weight", "velocity", "gradient", "copy")),
         ("length", ctypes.c_int64),
-        *((name, ctypes.c_float) for name in ("lr", "momentum", "weight_decay")),
+        *((name, ctypes.c_float) for name in ("momentum", "decay", "rate", "step")),
         ("bfloat16_gradient", ctypes.c_int32),
+    ]
+
+
+class _Images(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("crops", "shift", "mean", "offsets", "flips")),
+        *((name, ctypes.c_int64) for name in ("height", "width", "mean_side")),
+        ("scale", ctypes.c_float * 3),
+        ("bgr", ctypes.c_int32),
+        ("bfloat16", ctypes.c_int32),
+        ("images", ctypes.c_void_p),
     ]
 
 
@@ -80,6 +92,9 @@ def _load() -> _Library | None:
             ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
         functions.alexnet_update.argtypes = [ctypes.POINTER(_Update), ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+        functions.alexnet_images.argtypes = [
+            ctypes.POINTER(_Images), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
+        ]  # fmt: skip
         instruction_set = functions.alexnet_instruction_set()
     except (OSError, AttributeError):  # built for another machine, or by another version
         return None
@@ -145,19 +160,31 @@ def block_backward(block: BlockRecord, maps: Tensor, grad_outputs: Tensor, winne
     _check(status)
 
 
+def updates(weight: Tensor, velocity: Tensor, gradient: Tensor) -> bool:
+    """Whether `update` works on these: float32 weights on the CPU, all dense and in one layout."""
+    return (
+        AVAILABLE
+        and weight.device.type == "cpu"
+        and weight.dtype == velocity.dtype == torch.float32
+        and gradient.dtype in (torch.float32, torch.bfloat16)
+        and weight.stride() == velocity.stride() == gradient.stride()
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
 def update(
     weight: Tensor,
     velocity: Tensor,
     gradient: Tensor,
     copy: Tensor | None,
-    *,
-    lr: float,
     momentum: float,
-    weight_decay: float,
+    decay: float,
+    rate: float,
+    step: float,
 ) -> None:
-    """The update rule of the paper (section 5) on dense float32 weights and velocities of one layout.
+    """velocity <- momentum * velocity - decay * weight - rate * gradient; weight <- weight + step * velocity.
 
-    gradient: float32 or bfloat16; copy: bfloat16, receives the updated weights.
+    copy: bfloat16, receives the updated weights.
     """
     library = _loaded()
     arguments = _Update(
@@ -166,15 +193,54 @@ def update(
         gradient.data_ptr(),
         None if copy is None else copy.data_ptr(),
         weight.numel(),
-        lr,
         momentum,
-        weight_decay,
+        decay,
+        rate,
+        step,
         gradient.dtype == torch.bfloat16,
     )
     status = library.functions.alexnet_update(
         ctypes.byref(arguments), library.instruction_set, library.parallel, torch.get_num_threads()
     )
     _check(status)
+
+
+def images(
+    crops: Tensor,
+    shift: Tensor | None,
+    mean: Tensor,
+    offsets: Tensor,
+    flips: Tensor | None,
+    scale: Sequence[float],
+    dtype: torch.dtype,
+    *,
+    bgr: bool,
+) -> Tensor:
+    """(pixel + shift - mean) * scale: (N, 3, h, w) channels-last in `dtype`, float32 or bfloat16.
+
+    crops: (N, h, w, 3) uint8; shift: (N, 3); mean: (S, S, 3) float32; offsets: (N, 2) int64, where in the mean each
+    crop lies; flips: (N,) bool, crops whose part of the mean is reflected; scale: a factor for each channel.
+    """
+    library = _loaded()
+    n, height, width, _ = crops.shape
+    outputs = torch.empty(crops.shape, dtype=dtype)
+    # Held until the kernel has run: it gets addresses only.
+    held = [None if tensor is None else tensor.contiguous() for tensor in (crops, shift, mean, offsets, flips)]
+    arguments = _Images(
+        *(None if tensor is None else tensor.data_ptr() for tensor in held),
+        height,
+        width,
+        mean.shape[1],
+        (ctypes.c_float * 3)(*scale),
+        bgr,
+        dtype == torch.bfloat16,
+        outputs.data_ptr(),
+    )
+    status = library.functions.alexnet_images(
+        ctypes.byref(arguments), n, library.instruction_set, library.parallel, torch.get_num_threads()
+    )
+    _check(status)
+    return outputs.permute(0, 3, 1, 2)
 
 
 def _loaded() -> _Library:

@@ -31,9 +31,21 @@ typedef struct {
     const void *gradient;
     uint16_t *copy; /* bfloat16 copy of the updated weights, or NULL */
     int64_t length;
-    float lr, momentum, weight_decay;
+    float momentum, decay, rate, step;
     int32_t bfloat16_gradient;
 } Update;
+
+typedef struct {
+    const uint8_t *crops; /* (n, height, width, 3) */
+    const float *shift;   /* (n, 3), or NULL */
+    const float *mean;    /* (mean_side, mean_side, 3) */
+    const int64_t *offsets; /* (n, 2): row and column of the mean that belongs to each crop's corner */
+    const uint8_t *flips;   /* (n): the mean is reflected with its crop; or NULL */
+    int64_t height, width, mean_side;
+    float scale[3];
+    int32_t bgr, bfloat16;
+    void *images; /* (n, height, width, 3) */
+} Images;
 
 #define JOIN_(name, isa) name##_##isa
 #define JOIN(name, isa) JOIN_(name, isa)
@@ -108,6 +120,7 @@ typedef struct {
     void *y; /* the output: grad_x, backward */
     uint8_t *winners;
     const Update *update;
+    const Images *images;
 } Job;
 
 static void block_unit(const Job *job, float *arena, int64_t unit) {
@@ -136,8 +149,9 @@ enum { UPDATE_CHUNK = 1 << 15 };
 static void run_units(void *argument) {
     Job *job = argument;
     float *arena = 0;
-    if (job->block) {
-        int64_t bytes = DISPATCH(job->isa, scratch_floats, job->block) * (int64_t)sizeof(float);
+    if (job->block || job->images) {
+        int64_t floats = job->block ? DISPATCH(job->isa, scratch_floats, job->block) : 4 * (3 * job->images->width + 16);
+        int64_t bytes = floats * (int64_t)sizeof(float);
         arena = aligned_alloc(64, (bytes + 63) / 64 * 64);
         if (!arena) {
             atomic_store(&job->failed, 1);
@@ -147,6 +161,8 @@ static void run_units(void *argument) {
     for (int64_t unit; (unit = atomic_fetch_add(&job->next, 1)) < job->num_units;) {
         if (job->block) {
             block_unit(job, arena, unit);
+        } else if (job->images) {
+            DISPATCH(job->isa, image, job->images, unit, arena);
         } else {
             int64_t first = unit * UPDATE_CHUNK, last = first + UPDATE_CHUNK;
             if (last > job->update->length) last = job->update->length;
@@ -187,5 +203,11 @@ int alexnet_block_backward(const Block *block, int64_t n, int bfloat16, const vo
 
 int alexnet_update(const Update *update, int isa, Parallel parallel, int threads) {
     Job job = {.num_units = (update->length + UPDATE_CHUNK - 1) / UPDATE_CHUNK, .isa = isa, .update = update};
+    return run(&job, parallel, threads);
+}
+
+/* Network inputs from n crops: (pixel + shift - mean) * scale. */
+int alexnet_images(const Images *images, int64_t n, int isa, Parallel parallel, int threads) {
+    Job job = {.num_units = n, .isa = isa, .images = images};
     return run(&job, parallel, threads);
 }

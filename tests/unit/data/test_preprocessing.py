@@ -4,6 +4,14 @@ import pytest
 import torch
 
 from alexnet.data.preprocessing import Preprocessing
+from alexnet.ops import native
+
+
+@pytest.fixture(autouse=True, params=["kernels", "plain torch"])
+def _way(request, monkeypatch):
+    if request.param == "kernels" and not native.AVAILABLE:
+        pytest.skip("the C kernels were not built (no compiler)")
+    monkeypatch.setattr(native, "AVAILABLE", request.param == "kernels")
 
 
 def make(**changes):
@@ -106,3 +114,22 @@ def test_it_survives_a_round_trip_through_plain_types():
     preprocessing = make(mean_mode="at_crop", channel_order="bgr")
     again = Preprocessing.from_dict(preprocessing.to_dict())
     assert torch.equal(again.normalize(CROPS, OFFSETS, FLIPS), preprocessing.normalize(CROPS, OFFSETS, FLIPS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"mean_mode": "center_crop"}, {"mean_mode": "at_crop"}, {"mean_mode": "channel"}, {"input_scale": "unit"}],
+    ids=str,
+)
+def test_the_kernel_and_plain_torch_agree(fields, channel_order, dtype, monkeypatch):
+    preprocessing = make(channel_order=channel_order, **fields)
+    arguments = (CROPS, OFFSETS, FLIPS, torch.randn(3, 3, generator=torch.Generator().manual_seed(3)) * 9, 1.1, dtype)
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    plain = preprocessing.normalize(*arguments)
+    monkeypatch.undo()
+    actual = preprocessing.normalize(*arguments)
+    assert actual.dtype == dtype and actual.stride() == plain.stride()
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(actual, plain, rtol=tolerance, atol=tolerance)

@@ -8,7 +8,7 @@ from torch import nn
 
 from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
-from alexnet.training.optimizer import KrizhevskySGD, build_optimizer, parameter_groups, set_learning_rates
+from alexnet.training.optimizer import MomentumSGD, build_optimizer, parameter_groups, set_learning_rates
 from alexnet.training.schedules import Progress
 
 DOUBLE = {"dtype": torch.float64}
@@ -42,7 +42,7 @@ START = torch.randn(7, generator=torch.Generator().manual_seed(4), **DOUBLE)
 
 def test_the_update_is_the_papers_across_learning_rate_changes():
     parameter = nn.Parameter(START.clone())
-    trace = run(KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
+    trace = run(MomentumSGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
     w, v = START.clone(), torch.zeros(7, **DOUBLE)
     for step, (gradient, lr) in enumerate(zip(GRADIENTS, RATES, strict=True)):
         v = 0.9 * v - 0.0005 * lr * w - lr * gradient
@@ -53,7 +53,7 @@ def test_the_update_is_the_papers_across_learning_rate_changes():
 def test_it_equals_caffes_history_form():
     # Caffe: history = momentum * history + lr * (gradient + decay * w); w -= history.
     parameter = nn.Parameter(START.clone())
-    trace = run(KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
+    trace = run(MomentumSGD([parameter], momentum=0.9, weight_decay=5e-4), parameter, GRADIENTS, RATES)
     w, history = START.clone(), torch.zeros(7, **DOUBLE)
     for step, (gradient, lr) in enumerate(zip(GRADIENTS, RATES, strict=True)):
         history = 0.9 * history + lr * (gradient + 5e-4 * w)
@@ -64,7 +64,7 @@ def test_it_equals_caffes_history_form():
 def test_torchs_sgd_agrees_until_the_learning_rate_changes_and_not_after():
     ours, theirs = nn.Parameter(START.clone()), nn.Parameter(START.clone())
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-    our_trace = run(KrizhevskySGD([ours], **settings), ours, GRADIENTS, RATES)
+    our_trace = run(MomentumSGD([ours], **settings), ours, GRADIENTS, RATES)
     their_trace = run(torch.optim.SGD([theirs], **settings), theirs, GRADIENTS, RATES)
     for step in range(3):
         assert torch.allclose(our_trace[step], their_trace[step], rtol=1e-12)
@@ -73,7 +73,7 @@ def test_torchs_sgd_agrees_until_the_learning_rate_changes_and_not_after():
 
 def test_torchs_sgd_agrees_throughout_when_its_buffer_is_rescaled():
     ours, theirs = nn.Parameter(START.clone()), nn.Parameter(START.clone())
-    our_trace = run(KrizhevskySGD([ours], momentum=0.9, weight_decay=5e-4), ours, GRADIENTS, RATES)
+    our_trace = run(MomentumSGD([ours], momentum=0.9, weight_decay=5e-4), ours, GRADIENTS, RATES)
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=5e-4)
     for step, gradient in enumerate(GRADIENTS):
         if step and RATES[step] != RATES[step - 1]:
@@ -87,7 +87,7 @@ def test_large_tensors_are_updated_like_small_ones():
     start = torch.randn(1300, 900, generator=generator)  # more than two chunks, the last one partial
     gradients = [torch.randn(1300, 900, generator=generator) for _ in range(3)]
     parameter = nn.Parameter(start.clone())
-    optimizer = KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4)
+    optimizer = MomentumSGD([parameter], momentum=0.9, weight_decay=5e-4)
     trace = run(optimizer, parameter, gradients, [0.1, 0.01, 0.01])
     w, v = start.double(), torch.zeros(1300, 900, **DOUBLE)
     for gradient, lr in zip(gradients, [0.1, 0.01, 0.01], strict=True):
@@ -102,14 +102,14 @@ def test_channels_last_weights_are_updated_whatever_the_gradients_layout(gradien
     before = weight.detach().clone()
     gradient = torch.randn(8, 6, 3, 3)
     weight.grad = gradient.contiguous(memory_format=gradient_layout)
-    KrizhevskySGD([weight], lr=0.5, momentum=0.9, weight_decay=0).step()
+    MomentumSGD([weight], lr=0.5, momentum=0.9, weight_decay=0).step()
     assert torch.allclose(weight.detach(), before - 0.5 * gradient)
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_frozen_parameter_keeps_its_value_and_its_velocity():
     parameter = nn.Parameter(START.clone())
-    optimizer = KrizhevskySGD([parameter], momentum=0.9, weight_decay=5e-4)
+    optimizer = MomentumSGD([parameter], momentum=0.9, weight_decay=5e-4)
     run(optimizer, parameter, GRADIENTS[:1], [0.1])
     value, velocity = parameter.detach().clone(), optimizer.state[parameter]["velocity"].clone()
     run(optimizer, parameter, GRADIENTS[1:2], [0.0])
@@ -119,9 +119,9 @@ def test_a_frozen_parameter_keeps_its_value_and_its_velocity():
 
 def test_the_state_survives_saving():
     a, b = nn.Parameter(START.clone()), nn.Parameter(START.clone())
-    first = KrizhevskySGD([a], momentum=0.9, weight_decay=5e-4)
+    first = MomentumSGD([a], momentum=0.9, weight_decay=5e-4)
     run(first, a, GRADIENTS[:3], RATES[:3])
-    second = KrizhevskySGD([b], momentum=0.9, weight_decay=5e-4)
+    second = MomentumSGD([b], momentum=0.9, weight_decay=5e-4)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     b.data.copy_(a.data)
     run(first, a, GRADIENTS[3:], RATES[3:])
