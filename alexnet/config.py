@@ -181,6 +181,10 @@ class RuntimeConfig(Section):
     """auto: cuda, then mps, then cpu; or any torch device."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of activations; weights and their updates are float32. auto: bfloat16 where the machine is fast at it."""
+    conv1: Literal["auto", "direct", "space_to_depth"] = "auto"
+    """How the first convolution is computed; both give the same sums. auto: space_to_depth on CUDA."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """auto: the package's own kernels where they could be built; plain: torch's operations only."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Threads that read ahead; 0 reads in the training thread, None chooses. Has no effect on the result."""
     num_threads: PositiveInt | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn, zeros
 from torch.nn import functional as F
@@ -9,16 +11,23 @@ from torch.nn import functional as F
 from alexnet.models import architecture as records
 from alexnet.models.architecture import LayerShapes
 from alexnet.ops.response_norm import response_norm, spatial_norm
+from alexnet.ops.space_to_depth import conv2d_by_space_to_depth
 from alexnet.ops.working_copy import in_dtype
 
 
 class Convolution(nn.Conv2d):
     """A convolution whose float32 weights are cast to the dtype of its input."""
 
+    form: Literal["direct", "space_to_depth"] = "direct"
+    """space_to_depth: the same sums as an unstrided convolution over blocks of pixels."""
+
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels, H', W')."""
+        weight = self.weight.to(input.dtype)
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        return F.conv2d(input, self.weight.to(input.dtype), bias, self.stride, self.padding, self.dilation, self.groups)
+        if self.form == "space_to_depth":
+            return conv2d_by_space_to_depth(input, weight, bias, self.stride[0], int(self.padding[0]))
+        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class Linear(nn.Linear):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Literal, NamedTuple
 
 import torch
 
 from alexnet.config import RuntimeConfig
 from alexnet.errors import UserError
+from alexnet.ops import native
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -48,8 +50,25 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[name]
 
 
-def configure(runtime: RuntimeConfig) -> tuple[torch.device, torch.dtype]:
-    """Apply the process-wide settings of a recipe; returns (device, dtype of activations)."""
+class Execution(NamedTuple):
+    """How a network is computed. Maps are channels-last; weights, their updates and the loss are float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of activations."""
+    conv1: Literal["direct", "space_to_depth"]
+
+
+def choose_execution(runtime: RuntimeConfig) -> Execution:
+    """The one place where "auto" becomes a choice for this machine; what the recipe names is taken as it is."""
+    device = choose_device(runtime.device)
+    # Tensor cores want 16 channels and more; on a CPU in float32 conv1 loses by it (docs/performance.md).
+    conv1 = ("space_to_depth" if device.type == "cuda" else "direct") if runtime.conv1 == "auto" else runtime.conv1
+    return Execution(device, choose_precision(runtime.precision, device), conv1)
+
+
+def configure(runtime: RuntimeConfig) -> Execution:
+    """Apply the process-wide settings of a recipe; returns what it chooses for this machine."""
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
     if runtime.deterministic:
@@ -60,8 +79,8 @@ def configure(runtime: RuntimeConfig) -> tuple[torch.device, torch.dtype]:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
-    device = choose_device(runtime.device)
-    return device, choose_precision(runtime.precision, device)
+    native.use(runtime.kernels == "auto")
+    return choose_execution(runtime)
 
 
 def keep_freed_memory() -> None:
@@ -86,15 +105,17 @@ def default_num_workers(images_in_memory: bool) -> int:
     return 1 if images_in_memory else max(1, min(8, os.cpu_count() or 1))
 
 
-def describe_choice(device: torch.device, dtype: torch.dtype) -> str:
+def describe_choice(execution: Execution) -> str:
     """One line for the person: what will be computed where, and in which precision."""
-    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_cpu_cores()} threads)"
-    why = ""
-    if device.type == "cpu":
-        fast = "has" if has_fast_bfloat16(device) else "has no"
-        why = f"; this processor {fast} fast bfloat16"
-    return f"{str(dtype).removeprefix('torch.')} activations, float32 weights, channels-last, on {place}{why}"
-
-
-def _cpu_cores() -> int:
-    return torch.get_num_threads()
+    device, dtype, conv1 = execution
+    parts = [f"{str(dtype).removeprefix('torch.')} activations, float32 weights, channels-last"]
+    if conv1 == "space_to_depth":
+        parts.append("conv1 by space-to-depth")
+    if device.type == "cuda":
+        return f"{', '.join(parts)}, on {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return f"{', '.join(parts)}, on {device.type}"
+    parts.append(native.describe())
+    fast = "has" if has_fast_bfloat16(device) else "has no"
+    threads = torch.get_num_threads()
+    return f"{', '.join(parts)}, on the CPU ({threads} threads); this processor {fast} fast bfloat16"

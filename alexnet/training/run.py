@@ -29,13 +29,7 @@ from alexnet.reporting.metrics_log import MetricsLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
-from alexnet.runtime.device import (
-    choose_device,
-    choose_precision,
-    configure,
-    default_num_workers,
-    describe_choice,
-)
+from alexnet.runtime.device import Execution, choose_execution, configure, default_num_workers, describe_choice
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_atomically, write_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
@@ -99,7 +93,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
     if source.train is None:
         raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
     recipe = _resolve(recipe, source, folder.saved_recipe())
-    device, dtype = configure(recipe.runtime)
+    execution = configure(recipe.runtime)
     model = create_model(
         recipe.model.name,
         len(source.classes),
@@ -126,9 +120,9 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         return RunSummary(folder.path, True, read_json(folder.summary))
     for note in source.notes:
         display.message(note)
-    display.message(describe_choice(device, dtype))
+    display.message(describe_choice(execution))
     data = _load_data(recipe, source, folder, identity, display)
-    trainer = _build_trainer(recipe, data_name, model, data, folder, device, dtype, display)
+    trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display)
     try:
         if not trainer.fit():
             display.message(
@@ -144,16 +138,20 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
 def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
     """The recipe with everything that was left to the data or the machine filled in.
 
-    A run that continues elsewhere keeps the device and the precision it was begun with.
+    A run that continues elsewhere keeps the device, the precision and the form of conv1 it was begun with.
     """
-    choices = {}
-    for key in ("device", "precision"):
-        choices[key] = getattr(recipe.runtime, key)
-        if choices[key] == "auto" and saved is not None:
-            choices[key] = getattr(saved.runtime, key)
-    device = choose_device(choices["device"])
-    dtype = choose_precision(choices["precision"], device)
-    choices = {"device": str(device), "precision": str(dtype).removeprefix("torch.")}
+    runtime = recipe.runtime
+    if saved is not None:
+        kept = {key: getattr(saved.runtime, key) for key in ("device", "precision", "conv1")}
+        runtime = runtime.model_copy(update={k: v for k, v in kept.items() if getattr(runtime, k) == "auto"})
+    execution = choose_execution(runtime)
+    runtime = runtime.model_copy(
+        update={
+            "device": str(execution.device),
+            "precision": str(execution.dtype).removeprefix("torch."),
+            "conv1": execution.conv1,
+        }
+    )
     model = recipe.model
     if model.num_classes is None:
         model = model.model_copy(update={"num_classes": len(source.classes)})
@@ -161,7 +159,6 @@ def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
         raise UserError(
             f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
         )
-    runtime = recipe.runtime.model_copy(update=choices)
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
@@ -240,8 +237,7 @@ def _build_trainer(
     model: AlexNet,
     data: _Data,
     folder: RunFolder,
-    device: torch.device,
-    dtype: torch.dtype,
+    execution: Execution,
     display: ProgressDisplay,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
@@ -276,8 +272,7 @@ def _build_trainer(
         _build_loader(recipe, model, data),
         data.validation,
         preprocessing,
-        device=device,
-        dtype=dtype,
+        execution=execution,
         folder=folder,
         description=description,
         log=log,

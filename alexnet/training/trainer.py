@@ -27,6 +27,7 @@ from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
 from alexnet.reporting.metrics_log import MetricsLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
+from alexnet.runtime.device import Execution
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
@@ -69,8 +70,7 @@ class Trainer:
         validation: ImageSet,
         preprocessing: Preprocessing,
         *,
-        device: torch.device,
-        dtype: torch.dtype,
+        execution: Execution,
         folder: RunFolder,
         description: dict[str, Any],
         log: MetricsLog,
@@ -78,11 +78,12 @@ class Trainer:
     ) -> None:
         """`description`: the fields of a checkpoint that stay the same during the run."""
         self.recipe = recipe
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.dtype = execution.device, execution.dtype
+        self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.get_submodule("conv1").form = execution.conv1
         self.loader = loader
         self.validation = validation
         self.preprocessing = preprocessing
-        self.device, self.dtype = device, dtype
         self.folder = folder
         self.description = description
         self.log = log

@@ -115,6 +115,12 @@ AVAILABLE = _library is not None
 """Whether the kernels were built, can be loaded, and are wanted."""
 
 
+def use(wanted: bool) -> None:
+    """Use the kernels (where they are) or leave them unused, in this process."""
+    global AVAILABLE
+    AVAILABLE = wanted and _library is not None
+
+
 def describe() -> str:
     """For people: what the kernels were chosen to run on."""
     return f"{INSTRUCTION_SETS[_loaded().instruction_set]} kernels" if AVAILABLE else "no compiled kernels"
