@@ -48,7 +48,7 @@ clean:
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 # The stamp is written last, so that an interrupted installation is taken up again.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard alexnet/ops/native/*.c alexnet/ops/native/*.inc)
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    python=; \
@@ -79,6 +79,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@$(BIN)/python -c 'import sys, torch; found = torch.__version__.split("+")[0]; \
 	    sys.exit(found != "$(TORCH)" and f"error: torch {found} is installed instead of $(TORCH); run make clean")'
+	@$(BIN)/python -c 'from alexnet.ops import native; print("==> Compiled for this processor: " + native.describe() \
+	    if native.AVAILABLE else "==> No C compiler was found: the network runs on plain torch, more slowly.\n" \
+	    "    Debian, Ubuntu: sudo apt install gcc    macOS: xcode-select --install    then: make clean, and make again")'
 	@touch $(INSTALLED)
 
 $(INSTALLED_DEV): $(INSTALLED)
