@@ -115,7 +115,7 @@ class _Contest:
         one_round = _LIMITS_SECONDS + sum(entry.ready.block_seconds for entry in self.entries)
         seconds = rounds * one_round + sum(entry.phase_seconds for entry in self.entries)
         self.progress.message(
-            f"{rounds} round{'' if rounds == 1 else 's'} of {', '.join(entry.name for entry in self.entries)}: about {format_seconds(seconds)}"
+            f"Rounds: {rounds}, of {', '.join(entry.name for entry in self.entries)}; about {format_seconds(seconds)}"
         )
         task = self.progress.start("Measuring", rounds, unit="rounds")
         for done in range(rounds):

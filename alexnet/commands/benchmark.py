@@ -76,9 +76,8 @@ def _print(report: BenchmarkReport) -> None:
     job, environment = report.job, report.environment
     what = "training" if job.task == "train" else "inference"
     where = environment["devices"][0] if job.device.startswith("cuda") else environment["processor"]
-    print(
-        f"{job.model}, {what}, batch {job.batch_size}, on random images; median of {_count(report.rounds, 'block')} taken in turn"
-    )
+    blocks = _count(report.rounds, "block")
+    print(f"{job.model}, {what}, batch {job.batch_size}, on random images; median of {blocks} taken in turn")
     print(
         f"{where}, {_count(environment['cores'], 'core')}, {_count(report.ours.ready.threads, 'thread')}, torch "
         f"{environment['versions']['torch']}, {job.precision} activations, float32 weights, channels-last"

@@ -41,7 +41,7 @@ def test_training_beside_the_textbook_as_json(tmp_path):
     )
     assert record["left_out"] == []
     assert record["environment"]["threads"] == 1 and record["environment"]["versions"]["torch"]
-    assert "ours, textbook: about 0:" in result.stderr
+    assert "Rounds: 1, of ours, textbook; about 0:" in result.stderr
 
 
 def test_inference_for_people_says_what_is_left_out():

@@ -311,7 +311,8 @@ def test_flags_are_what_they_say(monkeypatch, name, autocast, channels_last, fus
     contestant.model.layers["conv2"].register_forward_hook(lambda layer, inputs, output: seen.append(output))
     contestant.step(random_batches(contestant.architecture, 4)[0])
     assert seen[0].dtype == (torch.bfloat16 if autocast else torch.float32)
-    assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
+    for tensor in (seen[0], contestant.model.layers["conv2"].weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert contestant.optimizer.defaults["fused"] == fused
     assert type(contestant.optimizer) is torch.optim.SGD and contestant.optimizer.defaults["momentum"] == 0.9
     assert ("autocast" in contestant.settings, "fused" in contestant.settings) == (autocast, bool(fused))
@@ -401,8 +402,9 @@ def test_workers_die_with_their_parent():
         "from alexnet.benchmark.crew import Worker\n"
         "from alexnet.benchmark.job import Job\n"
         "if __name__ == '__main__':\n"
-        "    worker = Worker('hardware', Job('train', 'cifar_quick', 4, 'float32', 'cpu', 1))\n"
-        "    worker.ask('__str__', seconds=60)  # it is up\n"
+        "    worker = Worker('textbook', Job('train', 'cifar_quick', 4, 'float32', 'cpu', 1))\n"
+        "    worker.ask('prepare', seconds=60)\n"
+        "    worker._connection.send(('block', (10**9,)))  # busy for days\n"
         "    print(worker._process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -412,11 +414,15 @@ def test_workers_die_with_their_parent():
         os.kill(pid, 0)
     finally:
         parent.kill()
-        parent.communicate()
+        parent.wait()
+        parent.stdout.close()
     deadline = time.monotonic() + 20
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not is_running(pid)
+    survived = is_running(pid)
+    if survived:
+        os.kill(pid, signal.SIGKILL)
+    assert not survived
 
 
 def is_running(pid):
