@@ -52,7 +52,8 @@ Baselines = Annotated[
     str | None,
     typer.Option(
         help="Names with commas between, all, or none: textbook, flags, flags-float32, torchvision, "
-        "torchvision-compiled, onnxruntime (inference). Default: those that make sense on this machine.",
+        "torchvision-compiled, onnxruntime (inference); of ours with one thing otherwise: conv1-direct, "
+        "conv1-by-blocks, plain-torch, no-norm. Default: those that make sense on this machine.",
         show_default=False,
     ),
 ]

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 
 from alexnet.benchmark import contestants
-from alexnet.benchmark.contestants import Contestant, Flags
+from alexnet.benchmark.contestants import LEVERS, Contestant, Flags
 from alexnet.benchmark.job import Job, LeftOut
 from alexnet.errors import UserError
 from alexnet.models import get_architecture
@@ -32,14 +32,15 @@ _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def choose_baselines(wanted: str | None, job: Job) -> tuple[list[str], list[LeftOut]]:
     """The baselines to run, and those that are left out with the reason.
 
-    wanted: names with commas between them, "all", "none", or None for those that make sense on this machine.
+    wanted: names with commas between them (also of `LEVERS`), "all", "none", or None for the baselines that make sense
+    on this machine.
     Raises UserError for a name that is no baseline of the task.
     """
     names = [name for name in BASELINES if job.task == "inference" or name not in _INFERENCE_ONLY]
     if wanted is not None and wanted not in ("all", "none"):
         asked = [name.strip() for name in wanted.split(",") if name.strip()]
         for name in asked:
-            _check_name(name, names, job)
+            _check_name(name, [*names, *LEVERS], job)
         names = list(dict.fromkeys(asked))
     elif wanted == "none":
         names = []
@@ -116,5 +117,7 @@ def build_contestant(name: str, job: Job) -> Contestant:
             return contestants.plain(job, "torchvision", flags)
         case "onnxruntime":
             return contestants.onnxruntime(job)
+        case _ if name in LEVERS:
+            return contestants.ours(job, lever=name)
         case _:
             raise ValueError(name)

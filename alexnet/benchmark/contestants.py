@@ -8,7 +8,7 @@ masks, its update. The baselines subtract one mean and divide by one deviation a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,13 +21,23 @@ from alexnet.config import OptimizerConfig, RuntimeConfig
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.models import Architecture, create_model, get_architecture
+from alexnet.models.architecture import ResponseNorm, SpatialNorm
+from alexnet.ops import native, triton_masks
+from alexnet.ops.working_copy import working_copies
 from alexnet.runtime.device import configure
 from alexnet.runtime.randomness import draw_dropout_masks
+from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.step import train_step
 
 NUM_BATCHES = 2
 """Batches that take turns, so that no step finds the last one's images in a cache."""
+LEVERS = {
+    "conv1-direct": "ours with conv1 as a strided convolution",
+    "conv1-by-blocks": "ours with conv1 by space-to-depth",
+    "plain-torch": "ours without the package's kernels",
+    "no-norm": "ours without the normalisation layers: what is left of the step is not theirs",
+}
 # So small that the labels are not learned: dead units and vanishing gradients would be easier to compute with.
 _LR = 1e-5
 _MOMENTUM = 0.9
@@ -103,13 +113,25 @@ def _stored_size(crop_size: int) -> int:
     return crop_size * 8 // 7
 
 
-def ours(job: Job) -> Contestant:
-    """The package's network, update rule, step and settings."""
+def ours(job: Job, lever: str | None = None) -> Contestant:
+    """The package's network, update rule, step and settings; or with one of `LEVERS` set otherwise."""
     runtime = RuntimeConfig(device=job.device, precision=job.precision, num_threads=job.threads)
-    device, dtype = configure(runtime)
-    model = create_model(job.model, NUM_CLASSES, seed=_SEED)
+    changes = {
+        "conv1-direct": {"conv1": "direct"},
+        "conv1-by-blocks": {"conv1": "space_to_depth"},
+        "plain-torch": {"kernels": "plain"},
+    }
+    runtime = runtime.model_copy(update=changes.get(lever or "", {}))
+    execution = configure(runtime)
+    device, dtype, conv1 = execution
+    architecture = get_architecture(job.model)
+    if lever == "no-norm":
+        norms = (ResponseNorm, SpatialNorm)
+        layers = tuple(layer for layer in architecture.layers if not isinstance(layer, norms))
+        architecture = replace(architecture, layers=layers)
+    model = create_model(architecture, NUM_CLASSES, seed=_SEED)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    architecture = model.architecture
+    model.get_submodule("conv1").form = conv1
     stored_size = _stored_size(model.image_size)
     preprocessing = Preprocessing(
         image_size=stored_size,
@@ -119,12 +141,15 @@ def ours(job: Job) -> Contestant:
         mean_mode="at_crop",
         mean_image=255 * torch.rand(stored_size, stored_size, 3, generator=torch.Generator().manual_seed(_SEED)),
     )
-    settings = f"{job.precision} activations, channels-last"
+    settings = f"{job.precision} activations, channels-last, conv1 {conv1}"
+    if device.type == "cpu":
+        settings += f", {native.describe()}"
     if job.task == "inference":
         model.eval()
+        weights = list(model.parameters())
 
         def infer(batch: Batch) -> Tensor:
-            with torch.inference_mode():
+            with working_copies(weights, dtype, keep=True), torch.inference_mode():
                 images = preprocessing.normalize(batch.crops.to(device), dtype=dtype)
                 return model(images).float()
 
@@ -136,11 +161,13 @@ def ours(job: Job) -> Contestant:
         for name, features in model.dropout_layers.items()
     }
     model.train()
+    draw_masks = triton_masks.draw_masks if triton_masks.supports(device) else draw_dropout_masks
+    step = GraphedStep() if device.type == "cuda" else train_step
 
     def train(batch: Batch) -> Tensor:
         batch_size = len(batch.labels)
-        masks = draw_dropout_masks(dropout_layers, seed=_SEED, step=batch.step, batch_size=batch_size, device=device)
-        result = train_step(
+        masks = draw_masks(dropout_layers, seed=_SEED, step=batch.step, batch_size=batch_size, device=device)
+        result = step(
             model,
             optimizer,
             batch,

@@ -15,13 +15,14 @@ from alexnet.benchmark import baselines, bench, limits, measure
 from alexnet.benchmark.baselines import BASELINES, build_contestant, choose_baselines
 from alexnet.benchmark.bench import Bench, Ready
 from alexnet.benchmark.clock import PhaseClock, measure_phases, time_block
-from alexnet.benchmark.contestants import Contestant, random_batches
+from alexnet.benchmark.contestants import LEVERS, Contestant, random_batches
 from alexnet.benchmark.crew import Worker, WorkerError
 from alexnet.benchmark.job import Job, LeftOut
 from alexnet.benchmark.limits import Limits, LimitsMeter, flops_per_image
 from alexnet.benchmark.report import BenchmarkReport, Measurement, median_limits, ratio, ratio_spread
 from alexnet.errors import RunError, UserError
 from alexnet.models import get_architecture
+from alexnet.ops import native
 from alexnet.reporting.progress import Progress
 
 CPU = torch.device("cpu")
@@ -506,3 +507,24 @@ def test_without_ours_there_is_no_report(monkeypatch, name, method):
     with pytest.raises(RunError, match="gave up"):
         run_measure(["textbook"])
     assert log[-1] == ("crew", "closed")
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_a_lever_is_ours_with_one_thing_otherwise(lever):
+    before = native.AVAILABLE
+    try:
+        contestant = build_contestant(lever, Job("train", "cifar_11pct", 2, "float32", "cpu", 1))
+        loss = contestant.step(random_batches(contestant.architecture, 2)[0])
+    finally:
+        native.use(before)
+    assert loss.isfinite()
+    assert ("no compiled kernels" in contestant.settings) == (lever == "plain-torch" or not before)
+    assert ("conv1 space_to_depth" in contestant.settings) == (lever == "conv1-by-blocks")
+    names = [layer.name for layer in contestant.architecture.layers]
+    assert ("norm1" in names) == (lever != "no-norm")
+
+
+def test_levers_are_measured_when_they_are_named():
+    job = Job("train", "cifar_quick", 2, "float32", "cpu", 1)
+    assert not set(choose_baselines(None, job)[0]) & set(LEVERS)
+    assert choose_baselines("no-norm,textbook", job)[0] == ["no-norm", "textbook"]
