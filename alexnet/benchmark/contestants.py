@@ -20,14 +20,14 @@ from alexnet.benchmark.textbook import TextbookNetwork
 from alexnet.config import OptimizerConfig, RuntimeConfig
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import Architecture, create_model, get_architecture
+from alexnet.models import AlexNet, Architecture, create_model, get_architecture
 from alexnet.models.architecture import ResponseNorm, SpatialNorm
 from alexnet.ops import native, triton_masks
 from alexnet.ops.working_copy import working_copies
-from alexnet.runtime.device import configure
+from alexnet.runtime.device import Execution, configure
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.graphed_step import GraphedStep
-from alexnet.training.optimizer import build_optimizer
+from alexnet.training.optimizer import MomentumSGD, build_optimizer
 from alexnet.training.step import train_step
 
 NUM_BATCHES = 2
@@ -121,46 +121,63 @@ def ours(job: Job, lever: str | None = None) -> Contestant:
         "conv1-by-blocks": {"conv1": "space_to_depth"},
         "plain-torch": {"kernels": "plain"},
     }
-    runtime = runtime.model_copy(update=changes.get(lever or "", {}))
-    execution = configure(runtime)
-    device, dtype, conv1 = execution
-    architecture = get_architecture(job.model)
-    if lever == "no-norm":
+    execution = configure(runtime.model_copy(update=changes.get(lever or "", {})))
+    model = _our_network(get_architecture(job.model), execution, with_norms=lever != "no-norm")
+    settings = f"{job.precision} activations, channels-last, conv1 {execution.conv1}"
+    if execution.device.type == "cpu":
+        settings += f", {native.describe()}"
+    preprocessing = _our_preprocessing(model)
+    if job.task == "inference":
+        infer = _our_inference(model.eval(), preprocessing, execution)
+        return Contestant(settings, infer, model.architecture, execution.device, model)
+    config = OptimizerConfig(lr=_LR, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
+    optimizer = build_optimizer(model.train(), config)
+    train = _our_training(model, optimizer, preprocessing, execution)
+    settings += f", {config.rule}"
+    return Contestant(settings, train, model.architecture, execution.device, model, optimizer)
+
+
+def _our_network(architecture: Architecture, execution: Execution, *, with_norms: bool) -> AlexNet:
+    if not with_norms:
         norms = (ResponseNorm, SpatialNorm)
         layers = tuple(layer for layer in architecture.layers if not isinstance(layer, norms))
         architecture = replace(architecture, layers=layers)
     model = create_model(architecture, NUM_CLASSES, seed=_SEED)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.get_submodule("conv1").form = conv1
+    model.set_conv1_form(execution.conv1)
+    return model.to(device=execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _our_preprocessing(model: AlexNet) -> Preprocessing:
     stored_size = _stored_size(model.image_size)
-    preprocessing = Preprocessing(
+    return Preprocessing(
         image_size=stored_size,
         crop_size=model.image_size,
-        input_scale=architecture.input_scale,
-        channel_order=architecture.channel_order,
+        input_scale=model.architecture.input_scale,
+        channel_order=model.architecture.channel_order,
         mean_mode="at_crop",
         mean_image=255 * torch.rand(stored_size, stored_size, 3, generator=torch.Generator().manual_seed(_SEED)),
     )
-    settings = f"{job.precision} activations, channels-last, conv1 {conv1}"
-    if device.type == "cpu":
-        settings += f", {native.describe()}"
-    if job.task == "inference":
-        model.eval()
-        weights = list(model.parameters())
 
-        def infer(batch: Batch) -> Tensor:
-            with working_copies(weights, dtype, keep=True), torch.inference_mode():
-                images = preprocessing.normalize(batch.crops.to(device), dtype=dtype)
-                return model(images).float()
 
-        return Contestant(settings, infer, architecture, device, model)
-    config = OptimizerConfig(lr=_LR, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
-    optimizer = build_optimizer(model, config)
+def _our_inference(model: AlexNet, preprocessing: Preprocessing, execution: Execution) -> Callable[[Batch], Tensor]:
+    weights = list(model.parameters())
+
+    def infer(batch: Batch) -> Tensor:
+        with working_copies(weights, execution.dtype, keep=True), torch.inference_mode():
+            images = preprocessing.normalize(batch.crops.to(execution.device), dtype=execution.dtype)
+            return model(images).float()
+
+    return infer
+
+
+def _our_training(
+    model: AlexNet, optimizer: MomentumSGD, preprocessing: Preprocessing, execution: Execution
+) -> Callable[[Batch], Tensor]:
+    device = execution.device
     dropout_layers = {
         name: (features, float(model.get_submodule(name).rate))  # type: ignore[arg-type]
         for name, features in model.dropout_layers.items()
     }
-    model.train()
     draw_masks = triton_masks.draw_masks if triton_masks.supports(device) else draw_dropout_masks
     step = GraphedStep() if device.type == "cuda" else train_step
 
@@ -176,11 +193,11 @@ def ours(job: Job, lever: str | None = None) -> Contestant:
             micro_batch_size=batch_size,
             label_smoothing=0.0,
             device=device,
-            dtype=dtype,
+            dtype=execution.dtype,
         )
         return result.loss
 
-    return Contestant(f"{settings}, {config.rule}", train, architecture, device, model, optimizer)
+    return train
 
 
 def plain(job: Job, model_name: str, flags: Flags) -> Contestant:

@@ -83,7 +83,7 @@ class Trainer:
         self.recipe = recipe
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.get_submodule("conv1").form = execution.conv1
+        self.model.set_conv1_form(execution.conv1)
         self.loader = loader
         self.validation = validation
         self.preprocessing = preprocessing
