@@ -80,6 +80,10 @@ def train(
         Path | None,
         typer.Option(help="The run's folder (default: runs/RECIPE-DATA). If it holds this run, the run goes on."),
     ] = None,
+    on_stuck: Annotated[
+        str | None,
+        typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -92,6 +96,8 @@ def train(
     from alexnet.config_io import load_recipe
 
     name, overrides = split_arguments(arguments or [])
+    if on_stuck is not None:
+        overrides.append(f"train.on_stuck={on_stuck}")
     recipe = load_recipe(name, overrides)
     data = choose_data(name, data)
     output = output or choose_output(name, data)
