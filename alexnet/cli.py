@@ -163,6 +163,40 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(
+    epilog=(
+        "Examples:\n\n\b\n"
+        "  alexnet doctor                                    this machine\n"
+        "  alexnet doctor photos                             a data set\n"
+        "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
+        "  alexnet doctor runs/photos                        a run\n"
+        "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
+        "Exit code 0: nothing but notes; 1: problems or warnings were found."
+    )
+)
+def doctor(
+    things: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="THING...",
+            help="Data sets, a recipe with section.key=value, checkpoints, runs. None: the machine.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Look at every image instead of a sample.")] = False,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with data, a recipe, a checkpoint, a run or the machine.
+
+    Several things together are compared: whether a recipe fits the data, whether a checkpoint does.
+    """
+    from alexnet.commands.doctor import doctor_command
+
+    if not doctor_command(things or [], data or [], full=full, as_json=json):
+        raise typer.Exit(1)
+
+
 @app.command()
 def info(
     what: Annotated[str, typer.Argument(metavar="MODEL|CHECKPOINT|RUN", help="A variant's name, or a path.")],

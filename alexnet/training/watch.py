@@ -95,6 +95,11 @@ class LossWatch:
         self._told = True
         return Stuck(mean, steps, self.guessing)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the loss has been told to be stuck and has not been better since."""
+        return self._told
+
     def _is_falling(self) -> bool:
         """Whether the later half of the stretches is clearly below the earlier one: learning has begun, if late."""
         half = len(self._stretches) // 2
