@@ -78,12 +78,7 @@ def inspect_start(name: str, recipe: Recipe, model: AlexNet, facts: DataFacts) -
         "center_crop",
         torch.from_numpy(squares.pixels.mean(axis=0, dtype=np.float64).astype(np.float32)),
     )
-    chosen = sample(len(squares.pixels), NUM_IMAGES)
-    images = preprocessing.normalize(center_crops(squares.pixels[chosen], model.image_size))
-    labels = torch.from_numpy(squares.labels[chosen] % model.num_classes)
-    started = time.perf_counter()
-    signals = measure_signals(model, images, labels)
-    images_per_second = len(images) / max(time.perf_counter() - started, 1e-9)
+    signals, images_per_second = signals_of(model, preprocessing, squares)
     enlarged = []
     if squares.shorter_side < _SMALL_SHARE * recipe.data.image_size:
         what = f"The images have {squares.shorter_side:g} pixels, enlarged to squares of {recipe.data.image_size}."
@@ -95,16 +90,34 @@ def inspect_start(name: str, recipe: Recipe, model: AlexNet, facts: DataFacts) -
     ]
 
 
+def signals_of(model: AlexNet, preprocessing: Preprocessing, squares: Squares) -> tuple[Signals, float]:
+    """A few of the squares through the network and back, and the images per second this took."""
+    chosen = sample(len(squares.pixels), NUM_IMAGES)
+    started = time.perf_counter()
+    images = preprocessing.normalize(center_crops(squares.pixels[chosen], model.image_size))
+    signals = measure_signals(model, images, torch.from_numpy(squares.labels[chosen] % model.num_classes))
+    return signals, len(chosen) / max(time.perf_counter() - started, 1e-9)
+
+
+def signal_rows(signals: Signals) -> list[str]:
+    """The scales layer by layer, as lines of evidence."""
+    head = f"input: RMS {signals.input_rms:.3g}; loss {signals.loss:.3f}; logits: RMS {signals.logits.rms:.3g}"
+    return [head, *signals.rows()]
+
+
+def as_sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _signal_finding(name: str, signals: Signals, model: AlexNet, lr: float) -> Finding:
     cause = find_cause(signals, model.architecture.input_scale, lr)
-    head = f"input: RMS {signals.input_rms:.3g}; loss {signals.loss:.3f}; logits: RMS {signals.logits.rms:.3g}"
-    evidence = [head, *signals.rows()]
+    evidence = signal_rows(signals)
     if cause is None:
         what = f"At initialisation {signals.num_images} images reach the logits with a sound signal."
         return finding("signals", name, what, evidence)
     what = f"At initialisation {cause.what}; expect the loss to stay at that of guessing."
-    remedy = cause.remedy[0].upper() + cause.remedy[1:] + "."
-    return finding("predicted-to-stall", name, what, evidence, remedy=remedy)
+    return finding("predicted-to-stall", name, what, evidence, remedy=as_sentence(cause.remedy))
 
 
 def _speed_findings(name: str, recipe: Recipe, facts: DataFacts, per_thread: float, network: float) -> list[Finding]:

@@ -195,7 +195,8 @@ RUN = {
         _P, "The loss became nan or inf.", "Lower optimizer.lr, or add schedule.warmup_epochs, in a new --output."
     ),
     "stuck": Entry(
-        _P, "The loss stays as high as that of guessing (ln C for equal classes).", "As the finding says; see below."
+        _P, "The loss stays as high as that of guessing (ln C for equal classes).",
+        "The finding says why, from the activations of the last checkpoint on the run's data.",
     ),
     "disk-nearly-full": Entry(_P, "No room for the next checkpoint.", "Free some space before going on."),
     "torn-log": Entry(_W, "The log's last line is cut off: a full disk or a kill.", "Nothing, once there is room."),

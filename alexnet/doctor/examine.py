@@ -36,7 +36,8 @@ class Things:
 def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
     """Tell data, recipe, checkpoints and runs apart by name and by what is there. Raises UserError.
 
-    A name that is a recipe's and a data set's (digits) is both, unless another recipe or other data is named.
+    A name that is a recipe's and a data set's (digits) is both, unless one of the two is named otherwise; beside a
+    checkpoint or a run it is the data.
     """
     things = Things(data=list(data))
     both = []
@@ -61,7 +62,7 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
                 "a run's folder."
             )
     for name in both:
-        if things.recipe is None:
+        if things.recipe is None and not (things.checkpoints or things.runs):
             things.recipe = name
             if things.data:
                 continue

@@ -146,8 +146,6 @@ def _schedule(name: str, recipe: Recipe) -> list[Finding]:
         late.append(f"augment.color_noise_until_epoch: {until:g}")
     if schedule.warmup_epochs >= train.epochs:
         late.append(f"schedule.warmup_epochs: {schedule.warmup_epochs:g} (the whole run is warm-up)")
-    if train.evaluate_every_epochs > train.epochs:
-        late.append(f"train.evaluate_every_epochs: {train.evaluate_every_epochs:g} (evaluated at the end only)")
     findings = []
     # A run that min_steps makes longer has more epochs than it says, by how much the data decides.
     if late and train.min_steps is None:

@@ -11,12 +11,15 @@ import numpy as np
 
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
+from alexnet.doctor.activations import NUM_IMAGES, as_sentence, read_squares, signal_rows, signals_of
 from alexnet.doctor.findings import Finding, finding
 from alexnet.errors import UserError
 from alexnet.reporting.metrics_log import read_events
 from alexnet.runtime.files import read_json
+from alexnet.training.checkpoint import build_model, load_checkpoint
 from alexnet.training.run_folder import RunFolder
-from alexnet.training.watch import LossWatch, patience_steps
+from alexnet.training.signals import Cause, find_cause
+from alexnet.training.watch import NO_CAUSE, LossWatch, patience_steps
 
 _CHANCE_SHARE = 0.95
 _LEARNT_SHARE = 0.7
@@ -24,6 +27,12 @@ _ZERO_LOSS = 0.1
 _WAIT_SHARE = 0.1
 _SLOWED = 0.5
 _WAIT_KEYS = ("data_wait_share", "wait_share", "loader_wait_share")
+
+NO_LOOK = Cause(
+    "no-look",
+    "its last checkpoint or its data is not there to look into",
+    "lower optimizer.lr or add schedule.warmup_epochs, and run alexnet doctor on the recipe with the data",
+)
 
 
 def is_run(path: Path) -> bool:
@@ -48,7 +57,7 @@ def inspect_run(path: Path) -> tuple[Recipe | None, list[Finding]]:
     findings += _ending(name, folder, events)
     if recipe is not None and events:
         data = _data_record(folder)
-        findings += _losses(name, recipe, events, data)
+        findings += _losses(name, folder, recipe, events, data)
         findings += _errors(name, events, data)
         findings += _speed(name, events)
         findings += _data_now(name, recipe, data)
@@ -105,7 +114,9 @@ def _is_locked(folder: RunFolder) -> bool:
     return False
 
 
-def _losses(name: str, recipe: Recipe, events: list[dict[str, Any]], data: dict[str, Any]) -> list[Finding]:
+def _losses(
+    name: str, folder: RunFolder, recipe: Recipe, events: list[dict[str, Any]], data: dict[str, Any]
+) -> list[Finding]:
     steps = [event for event in events if event["event"] == "step"]
     broken = [event for event in events if event["event"] == "diverged" or (event["event"] == "step" and
               not _is_finite(event.get("loss")))]  # fmt: skip
@@ -130,7 +141,26 @@ def _losses(name: str, recipe: Recipe, events: list[dict[str, Any]], data: dict[
         return []
     told = [event for event in events if event["event"] == "stuck" and "what" in event]
     rows = [f"while it ran, at step {told[-1]['step']}: {told[-1]['what']}"] if told else []
-    return [finding("stuck", name, f"{stuck.describe(num_classes)}, at step {steps[-1]['step']}.", rows)]
+    cause, signals = _cause(folder, recipe, data, steps[-1]["lr"])
+    what = f"{stuck.describe(num_classes)}, at step {steps[-1]['step']}. {as_sentence(cause.what)}"
+    return [finding("stuck", name, what, [*rows, *signals], remedy=as_sentence(cause.remedy))]
+
+
+def _cause(folder: RunFolder, recipe: Recipe, data: dict[str, Any], lr: float) -> tuple[Cause, list[str]]:
+    """Why the weights of the last checkpoint do not learn the run's data, and the scales layer by layer."""
+    try:
+        checkpoint = load_checkpoint(folder.last_checkpoint)
+        source = open_source(data["source"], recipe.data)
+        model = build_model(checkpoint)
+    except (UserError, KeyError):
+        return NO_LOOK, []
+    if source.train is None or len(source.classes) != model.num_classes:
+        return NO_LOOK, []
+    squares = read_squares(source.train, checkpoint.preprocessing.image_size, NUM_IMAGES)
+    if not len(squares.pixels) or checkpoint.preprocessing.crop_size != model.image_size:
+        return NO_LOOK, []
+    signals, _ = signals_of(model, checkpoint.preprocessing, squares)
+    return find_cause(signals, model.architecture.input_scale, lr) or NO_CAUSE, signal_rows(signals)
 
 
 def _is_finite(value: Any) -> bool:

@@ -56,9 +56,11 @@ class Signals:
         return self.layers[-1]
 
     def rows(self) -> list[str]:
-        """One line a layer that has weights or is a ReLU, for a person."""
+        """One line a layer that has weights, and one a ReLU of which half is dead, for a person."""
         lines = []
         for row in self.layers:
+            if row.dead_share is not None and row.dead_share < 0.5:
+                continue
             parts = [f"{row.layer}: RMS {row.rms:.3g}, differs between images by {row.spread:.2g}"]
             if row.dead_share is not None:
                 parts.append(f"dead {row.dead_share:.0%}")
