@@ -195,7 +195,8 @@ RUN = {
         _P, "The loss became nan or inf.", "Lower optimizer.lr, or add schedule.warmup_epochs, in a new --output."
     ),
     "stuck": Entry(
-        _P, "The loss stays as high as that of guessing (ln C for equal classes).",
+        _P,
+        "The loss stays as high as that of guessing (ln C for equal classes).",
         "The finding says why, from the activations of the last checkpoint on the run's data.",
     ),
     "disk-nearly-full": Entry(_P, "No room for the next checkpoint.", "Free some space before going on."),
@@ -267,3 +268,7 @@ def catalogue_markdown() -> str:
         lines += [f"| `{id}` | {entry.severity} | {entry.cause} | {entry.remedy} |" for id, entry in entries.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(catalogue_markdown())

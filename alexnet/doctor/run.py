@@ -26,6 +26,7 @@ _LEARNT_SHARE = 0.7
 _ZERO_LOSS = 0.1
 _WAIT_SHARE = 0.1
 _SLOWED = 0.5
+_SLOW_SECONDS = 20.0
 _WAIT_KEYS = ("data_wait_share", "wait_share", "loader_wait_share")
 
 NO_LOOK = Cause(
@@ -206,7 +207,10 @@ def _speed(name: str, events: list[dict[str, Any]]) -> list[Finding]:
         id = "loader-bound" if share > _WAIT_SHARE else "compute-bound"
         what = f"The steps wait for images {share:.0%} of the time, at {np.median(rates):,.0f} images/s."
         findings.append(finding(id, name, what))
-    if len(rates) >= 12 and np.median(rates[-3:]) < _SLOWED * np.median(rates):
+    # A short hiccup is nothing to speak of: the last stretches have to have taken a while.
+    late = [event["seconds"] for event in steps if _is_finite(event.get("seconds"))][-4:]
+    took = late[-1] - late[0] if late else 0.0
+    if len(rates) >= 12 and took >= _SLOW_SECONDS and np.median(rates[-3:]) < _SLOWED * np.median(rates):
         what = f"{np.median(rates[-3:]):,.0f} images/s at the end, {np.median(rates):,.0f} over the run."
         findings.append(finding("slowed-down", name, what))
     return findings
