@@ -97,7 +97,9 @@ def examine(things: Things, *, full: bool = False) -> list[Finding]:
         if checkpoint is not None:
             checkpoints.append((str(path), checkpoint))
         if run_recipe is not None:
-            findings += inspect_recipe(str(path), run_recipe, None if checkpoint is None else checkpoint.num_classes)[1]
+            num_classes = None if checkpoint is None else checkpoint.num_classes
+            to_run_here = not (path / "summary.json").is_file()
+            findings += inspect_recipe(str(path), run_recipe, num_classes, to_run_here=to_run_here)[1]
     for path in things.checkpoints:
         checkpoint = _examine_checkpoint(path, findings)
         if checkpoint is not None:

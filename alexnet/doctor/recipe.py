@@ -22,10 +22,13 @@ _DETAIL_SHARE = 0.5
 _COLOR_NOISE = (0.005, 0.5)
 
 
-def inspect_recipe(name: str, recipe: Recipe, num_classes: int | None = None) -> tuple[AlexNet | None, list[Finding]]:
+def inspect_recipe(
+    name: str, recipe: Recipe, num_classes: int | None = None, *, to_run_here: bool = True
+) -> tuple[AlexNet | None, list[Finding]]:
     """Findings about a recipe by itself, and the network it describes; None where it cannot be built.
 
-    num_classes: of the data, where there is some; 1000 otherwise.
+    num_classes: of the data, where there is some; 1000 otherwise. to_run_here: whether this machine has to be fit for
+    it; not for a run that is finished.
     """
     try:
         model = create_model(
@@ -44,7 +47,7 @@ def inspect_recipe(name: str, recipe: Recipe, num_classes: int | None = None) ->
         *_rate(name, recipe),
         *_schedule(name, recipe),
         *_colors(name, recipe, model),
-        *_machine(name, recipe, model),
+        *(_machine(name, recipe, model) if to_run_here else ()),
     ]
     if model.architecture.initialization == "paper":
         what = "Weights begin as N(0, 0.01) in every layer, as the text says; 0.03 in conv3 to conv5 was run."

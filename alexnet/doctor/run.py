@@ -18,7 +18,7 @@ from alexnet.reporting.metrics_log import read_events
 from alexnet.runtime.files import read_json
 from alexnet.training.checkpoint import build_model, load_checkpoint
 from alexnet.training.run_folder import RunFolder
-from alexnet.training.signals import Cause, find_cause
+from alexnet.training.signals import Cause, find_cause, slow_start
 from alexnet.training.watch import NO_CAUSE, LossWatch, patience_steps
 
 _CHANCE_SHARE = 0.95
@@ -161,7 +161,8 @@ def _cause(folder: RunFolder, recipe: Recipe, data: dict[str, Any], lr: float) -
     if not len(squares.pixels) or checkpoint.preprocessing.crop_size != model.image_size:
         return NO_LOOK, []
     signals, _ = signals_of(model, checkpoint.preprocessing, squares)
-    return find_cause(signals, model.architecture.input_scale, lr) or NO_CAUSE, signal_rows(signals)
+    cause = find_cause(signals, model.architecture.input_scale, lr) or slow_start(signals) or NO_CAUSE
+    return cause, signal_rows(signals)
 
 
 def _is_finite(value: Any) -> bool:

@@ -135,6 +135,8 @@ DEAD_SHARE = 0.95
 LARGE_LOGITS = 50.0
 LEAST_UPDATE = 3e-6
 """The first step's change over a weight's size; momentum makes ten of it, so 30,000 steps would double the weight."""
+SMALL_SPREAD = 0.05
+"""Of the logits over images; 0.04 for as_run at its beginning, around 1 and more once something is learnt."""
 PIXEL_INPUT_RMS = 5.0
 UNIT_INPUT_RMS = 15.0
 
@@ -158,6 +160,19 @@ def find_cause(signals: Signals, input_scale: str, lr: float) -> Cause | None:
             "lower optimizer.lr or add schedule.warmup_epochs, and start again: these weights are lost",
         )
     return _input_cause(signals, input_scale) or _activation_cause(signals) or _rate_cause(signals, lr)
+
+
+def slow_start(signals: Signals) -> Cause | None:
+    """A weaker reason, for a loss that has been flat already: nothing is wrong, but the logits have not come apart."""
+    if signals.num_images < 2 or signals.logits.spread >= SMALL_SPREAD:
+        return None
+    return Cause(
+        "slow-start",
+        "the signal looks sound, but the logits hardly differ between images yet (by "
+        f"{signals.logits.spread:.2g}), as after small initial values",
+        "wait (Caffe's initial values take their time), or start again with model.initialization=as_run or a higher "
+        "optimizer.lr",
+    )
 
 
 def _input_cause(signals: Signals, input_scale: str) -> Cause | None:

@@ -16,7 +16,7 @@ from alexnet.config import Recipe
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.models import AlexNet
-from alexnet.training.signals import Cause, find_cause, measure_signals
+from alexnet.training.signals import Cause, find_cause, measure_signals, slow_start
 
 TOLERANCE = 0.02
 """A loss less than 2 % below that of guessing counts as no better than guessing."""
@@ -40,11 +40,12 @@ def guessing_loss(labels: np.ndarray, num_classes: int, label_smoothing: float =
 def patience_steps(num_steps: int, epochs_per_step: float) -> int:
     """How many steps a loss may stay at guessing before that is worth a word.
 
-    An epoch, within 300 to 5,000 steps: the sound recipes here leave it within 40 (digits) to 100 steps (CIFAR), and
-    ImageNet's thousand classes take a few thousand. In a run too short for that, a third of the run, at least 100.
+    An epoch, within 300 to 5,000 steps: the recipes here leave it within 40 (digits) to 100 steps (CIFAR), Caffe's
+    initial values take 170 on digits, and ImageNet's thousand classes are given half an epoch. In a run too short for
+    that, half of the run, at least 100.
     """
     epoch = min(max(1 / epochs_per_step, MIN_PATIENCE_STEPS), MAX_PATIENCE_STEPS)
-    return math.ceil(min(epoch, max(num_steps / 3, MIN_SHORT_RUN_STEPS)))
+    return math.ceil(min(epoch, max(num_steps / 2, MIN_SHORT_RUN_STEPS)))
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def explain(model: AlexNet, batch: Batch, preprocessing: Preprocessing, dtype: t
         signals = measure_signals(model, images, batch.labels[rows].to(device))
     except torch.OutOfMemoryError:  # the run goes on; only the explanation is lost
         return NO_CAUSE
-    return find_cause(signals, model.architecture.input_scale, lr) or NO_CAUSE
+    return find_cause(signals, model.architecture.input_scale, lr) or slow_start(signals) or NO_CAUSE
 
 
 def describe_divergence(step: int, losses: list[float], lr: float) -> str:

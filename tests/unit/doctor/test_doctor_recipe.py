@@ -76,6 +76,7 @@ def test_bfloat16_on_a_machine_that_is_slow_at_it_is_named(monkeypatch, ids):
     for fast in (True, False):
         monkeypatch.setattr(recipe, "has_fast_bfloat16", lambda device, fast=fast: fast)
         assert ("slow-bfloat16" in ids(inspect_recipe("mine", wanted)[1])) is not fast
+        assert inspect_recipe("mine", wanted, to_run_here=False)[1] == []  # a finished run may be from elsewhere
 
 
 def test_the_micro_batch_that_is_advised_fits(monkeypatch):

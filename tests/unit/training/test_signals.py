@@ -8,7 +8,7 @@ import torch
 
 from alexnet.models import create_model
 from alexnet.models.architecture import BatchNorm
-from alexnet.training.signals import find_cause, measure_signals
+from alexnet.training.signals import find_cause, measure_signals, slow_start
 
 
 def images_like(scale, size, count=8, seed=0):
@@ -98,3 +98,13 @@ def test_each_reason_is_told_from_the_others(tiny_model, change, lr, expected):
 def test_one_image_says_nothing_about_what_differs_between_images(tiny_model):
     signals = measure_signals(tiny_model, images_like(60.0, 16, 1), labels_of(1))
     assert find_cause(signals, "pixels", 0.01) is None
+
+
+def test_logits_that_have_not_come_apart_are_a_slow_start(tiny_model):
+    images = images_like(60.0, 16)
+    assert slow_start(measure_signals(tiny_model, images, labels_of())) is None
+    with torch.no_grad():
+        tiny_model.fc8.weight.mul_(1e-3)
+    signals = measure_signals(tiny_model, images, labels_of())
+    cause = slow_start(signals)
+    assert cause is not None and cause.id == "slow-start" and f"{signals.logits.spread:.2g}" in cause.what

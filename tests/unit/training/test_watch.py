@@ -47,7 +47,7 @@ def test_guessing_is_ln_c_for_equally_common_classes_and_less_otherwise():
         (910_000, 128 / 1_281_167, 5000),  # ImageNet
         (3_907, 128 / 50_000, 391),  # CIFAR-10
         (100_000, 128 / 10_000, 300),
-        (360, 32 / 1437, 120),  # digits
+        (360, 32 / 1437, 180),  # digits
         (50, 1.0, 100),
     ],
 )
