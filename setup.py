@@ -2,8 +2,8 @@
 
 from setuptools import Extension, setup
 
-# Plain C, loaded with ctypes (alexnet/ops/native). Where it cannot be compiled the installation goes on, and plain torch
-# does the work.
+# Plain C, loaded with ctypes (alexnet/ops/native). Where it cannot be compiled the installation goes on, and plain
+# torch does the work.
 setup(
     ext_modules=[
         Extension(

@@ -101,6 +101,10 @@ def train(
         Path | None,
         typer.Option(help="The run's folder (default: runs/RECIPE-DATA). If it holds this run, the run goes on."),
     ] = None,
+    on_stuck: Annotated[
+        str | None,
+        typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -113,6 +117,8 @@ def train(
     from alexnet.config_io import load_recipe
 
     name, overrides = split_arguments(arguments or [])
+    if on_stuck is not None:
+        overrides.append(f"train.on_stuck={on_stuck}")
     recipe = load_recipe(name, overrides)
     data = choose_data(name, data)
     output = output or choose_output(name, data)
@@ -176,6 +182,40 @@ def predict(
     failed = predict_command(checkpoint, images, top=top, views=views, device=device, as_json=json)
     if failed:
         raise typer.Exit(2)
+
+
+@app.command(
+    epilog=(
+        "Examples:\n\n\b\n"
+        "  alexnet doctor                                    this machine\n"
+        "  alexnet doctor photos                             a data set\n"
+        "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
+        "  alexnet doctor runs/photos                        a run\n"
+        "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
+        "Exit code 0: nothing but notes; 1: problems or warnings were found."
+    )
+)
+def doctor(
+    things: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="THING...",
+            help="Data sets, a recipe with section.key=value, checkpoints, runs. None: the machine.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Look at every image instead of a sample.")] = False,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with data, a recipe, a checkpoint, a run or the machine.
+
+    Several things together are compared: whether a recipe fits the data, whether a checkpoint does.
+    """
+    from alexnet.commands.doctor import doctor_command
+
+    if not doctor_command(things or [], data or [], full=full, as_json=json):
+        raise typer.Exit(1)
 
 
 @app.command()
