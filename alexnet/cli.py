@@ -31,7 +31,12 @@ app.add_typer(recipes, name="recipe")
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
-    "or not), the original files of CIFAR-10, Tiny-ImageNet-200 or Imagenette. KIND:PATH settles the kind."
+    "or not), a prepared data set, the original files of CIFAR-10, Tiny-ImageNet-200 or Imagenette. KIND:PATH settles "
+    "the kind."
+)
+SOURCE_HELP = (
+    "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
+    "-160), tiny-imagenet, cifar10 to download."
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -167,18 +172,10 @@ def predict(
     )
 )
 def prepare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (also "
-            "-320, -160), tiny-imagenet, cifar10 to download.",
-        ),
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder for the prepared data set.")],
     size: Annotated[
-        int | None,
-        typer.Option(help="Side of the squares in pixels (default: 256; 64 and 32 for sets that are so small).", min=8),
+        int | None, typer.Option(help="Side of the squares in pixels (default: 256; less for smaller sets).", min=8)
     ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
     format: Annotated[

@@ -54,7 +54,7 @@ class ShardIndex:
     def load(cls, path: Path) -> ShardIndex:
         """Read an index. Raises UserError for a file that is none."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in INDEX_TYPES}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no index of a prepared data set ({error}). {_REMEDY}") from None
