@@ -39,21 +39,29 @@ _MEMBER_OVERHEAD = 3 * 512 + 512  # two headers, the label, and half of what pad
 class ProgressTask(Protocol):
     """One counted piece of work that is shown."""
 
-    def update(self, done: int, fields: Any = None) -> None: ...
+    def update(self, done: int, fields: Any = None) -> None:
+        """`done` units are through."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """The work is over."""
 
 
 class Reporter(Protocol):
     """Where progress and messages go."""
 
-    def message(self, text: str) -> None: ...
+    def message(self, text: str) -> None:
+        """One line for the person."""
 
-    def start(self, description: str, total: int, *, done: int = 0, unit: str = "images") -> ProgressTask: ...
+    def start(self, description: str, total: int, *, done: int = 0, unit: str = "images") -> ProgressTask:
+        """Begin a piece of work of which `done` of `total` units were through before."""
+        ...
 
-    def counter(
-        self, description: str, *, unit: str = "images", transient: bool = False
-    ) -> Callable[[int, int], None]: ...
+    def counter(self, description: str, *, unit: str = "images", transient: bool = False) -> OnProgress:
+        """A callback (done, total) that shows a piece of work while it is called."""
+        ...
+
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,8 @@ def test_every_layout_gives_the_same_bytes(layout: str, imagenet: SmallImageNet,
         assert record[key] == reference[key], key
 
 
-def test_threads_do_not_change_the_bytes(imagenet: SmallImageNet, from_archives: Path, tmp_path: Path):
-    source = imagenet.archives(tmp_path / "source")
-    prepare(source, tmp_path / "prepared", **{**SMALL, "num_workers": 0})
+def test_threads_do_not_change_the_bytes(from_archives: Path, tmp_path: Path):
+    prepare(from_archives.parent / "source", tmp_path / "prepared", **{**SMALL, "num_workers": 0})
     assert files_of(tmp_path / "prepared") == files_of(from_archives)
     before = (from_archives / "dataset.json").read_bytes()
     assert (tmp_path / "prepared" / "dataset.json").read_bytes() == before, "no times, no paths of this machine"
