@@ -67,7 +67,7 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
     with _held(folder, request.overwrite):
         source = _locate(request, reporter)
         recognized = recognize_original(
-            source, folder / WORK, lambda what: reporter.counter(what, unit="items", transient=True)
+            source, folder / WORK, lambda what: reporter.counter(what, unit="MB", transient=True)
         )
         original = recognized.original
         notes = list(original.notes)
