@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alexnet.config import AugmentConfig
-from alexnet.data.augment import cut_crop, draw_augmentation
+from alexnet.data.augment import draw_augmentation
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder
 from alexnet.data.squares import ImageSet
@@ -88,7 +88,7 @@ class TrainingLoader:
         )
         crops = np.empty((self.batch_size, self.crop_size, self.crop_size, 3), dtype=np.uint8)
         for row, index in enumerate(indices):
-            cut_crop(self.images.square(int(index)), plan.boxes[row], bool(plan.flips[row]), crops[row])
+            self.images.cut(int(index), plan.boxes[row], bool(plan.flips[row]), crops[row])
         resized = self.augment.crop == "random_resized"
         return Batch(
             step=step,

@@ -9,41 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from alexnet.data.decode import UnreadableImage
+from alexnet.data.resample import cut_crop, cut_square_crop, to_square
 from alexnet.data.splits import Split
 from alexnet.data.threads import map_blocks
 from alexnet.errors import RunError, UserError
 
 _BLOCK_SIZE = 16
 _NAMES_SHOWN = 5
-
-
-def to_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale (H, W, 3) uint8 to a shorter side of `size` and keep the centre square: (size, size, 3) uint8 (paper 2).
-
-    Shrinking averages over all covered pixels (a triangle filter as wide as the scale), enlarging is bicubic. An image
-    whose shorter side is `size` already is only cropped, and one that is that square is returned as it is.
-    """
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    # Sides after scaling; each at least `size`, also where rounding would say otherwise.
-    new_width, new_height = (
-        size if side == short else max(size, round(side * size / short)) for side in (width, height)
-    )
-    left, top = (new_width - size) // 2, (new_height - size) // 2
-    if short == size:
-        return np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    # Resampling only the part that is kept gives the same pixels as cropping afterwards, without the rest's cost.
-    box = (
-        left * width / new_width,
-        top * height / new_height,
-        min(width, (left + size) * width / new_width),
-        min(height, (top + size) * height / new_height),
-    )
-    resample = Image.Resampling.BILINEAR if short > size else Image.Resampling.BICUBIC
-    return np.array(Image.fromarray(pixels).resize((size, size), resample, box))
 
 
 @dataclass(frozen=True)
@@ -88,9 +62,19 @@ class ImageSet:
         """Image `index` as (S, S, 3) uint8 RGB, from any thread; RunError when it has become unreadable."""
         if self.array is not None:
             return self.array[index]
+        return to_square(self._pixels(index), self.image_size)
+
+    def cut(self, index: int, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+        """Write one crop of the square of image `index` into `out` (h, w, 3), as `cut_crop` does; from any thread."""
+        if self.array is not None:
+            cut_crop(self.array[index], box, flip, out)
+        else:
+            cut_square_crop(self._pixels(index), self.image_size, box, flip, out)
+
+    def _pixels(self, index: int) -> np.ndarray:
         assert self._read is not None
         try:
-            return to_square(self._read(index), self.image_size)
+            return self._read(index)
         except UnreadableImage as error:
             raise RunError(_no_longer_readable(self.keys[index], str(error))) from None
 
