@@ -113,8 +113,8 @@ def _resample(
 ) -> None:
     """Resample `box` to `size` (rows, columns; None: that of `out`) and write the part from `corner` on into `out`.
 
-    The weights are Pillow's, and so are the bytes that the kernel gives, but for a level here and there where the height
-    shrinks much more than the width: since version 13 Pillow then resamples along y first, the kernel always along x.
+    The weights are Pillow's, and so are the bytes that the kernel gives, but for a level here and there where the
+    height shrinks much more than the width: since version 13 Pillow resamples those along y first, the kernel never.
     """
     height, width = pixels.shape[:2]
     rows, columns = size or out.shape[:2]

@@ -269,7 +269,7 @@ def _build_trainer(
     trainer = Trainer(
         recipe,
         model,
-        _build_loader(recipe, model, data),
+        _build_loader(recipe, model, data, execution),
         data.validation,
         preprocessing,
         execution=execution,
@@ -300,7 +300,7 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
         ) from None
 
 
-def _build_loader(recipe: Recipe, model: AlexNet, data: _Data) -> TrainingLoader:
+def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execution) -> TrainingLoader:
     workers = recipe.runtime.num_workers
     return TrainingLoader(
         data.train,
@@ -310,6 +310,7 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: _Data) -> TrainingLoader
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
         num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
+        pinned=execution.device.type == "cuda",
     )
 
 
@@ -344,6 +345,7 @@ def _finish(
         "best_center_error": trainer.state.best_error,
         "images_per_second": trainer.state.step * recipe.train.batch_size / max(trainer.state.train_seconds, 1e-9),
         "train_seconds": trainer.state.train_seconds,
+        "data_wait_share": trainer.state.data_wait_seconds / max(trainer.state.train_seconds, 1e-9),
         "model": recipe.model.name,
         "data": data.source.name,
         "seed": recipe.seed,

@@ -96,7 +96,8 @@ def _load() -> _Library | None:
             ctypes.POINTER(_Images), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
         functions.alexnet_crop.argtypes = [
-            ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
+            ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p,
+            ctypes.c_int,
         ]  # fmt: skip
         functions.alexnet_crop.restype = None
         functions.alexnet_resample.argtypes = [

@@ -21,8 +21,8 @@ class _Axis(ctypes.Structure):
 class Axis(NamedTuple):
     """Resampling along one axis: output i is the sum over t of weights[i, t] * input[first[i] + t].
 
-    first: (size,) int32, each from 0 to length - taps; weights: (size, taps) int32, in units of 2**-22; length: how many
-    inputs there are.
+    first: (size,) int32, each from 0 to length - taps; weights: (size, taps) int32, in units of 2**-22; length: of the
+    input.
     """
 
     first: np.ndarray
