@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -21,10 +21,12 @@ from alexnet.config import Recipe
 from alexnet.data.loader import Batch, TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.squares import ImageSet
+from alexnet.data.transfer import batches_on_device
 from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
+from alexnet.ops import triton_masks
 from alexnet.reporting.metrics_log import MetricsLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution, has_work
@@ -32,6 +34,7 @@ from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.data_wait import DataWait
+from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.schedules import PlateauRule, Progress
@@ -83,7 +86,7 @@ class Trainer:
         self.recipe = recipe
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.get_submodule("conv1").form = execution.conv1
+        self.model.set_conv1_form(execution.conv1)
         self.loader = loader
         self.validation = validation
         self.preprocessing = preprocessing
@@ -91,6 +94,8 @@ class Trainer:
         self.description = description
         self.log = log
         self.display = display
+        # On a GPU the whole step is one graph; step.py says what is in it.
+        self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
@@ -113,8 +118,13 @@ class Trainer:
             return True
         window = _Window()
         last_save = time.monotonic()
-        with stop_requested_by_signal() as stop, self._progress_bar() as bar:
-            for batch in self.data_wait.timed(self.loader.batches(self.state.step, self.num_steps)):
+        reading = self.loader.batches(self.state.step, self.num_steps)
+        with (
+            stop_requested_by_signal() as stop,
+            self._progress_bar() as bar,
+            closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
+        ):
+            for batch in batches:
                 window.results.append(self._step(batch))
                 self.state.step += 1
                 stopping = stop.is_set()
@@ -151,7 +161,8 @@ class Trainer:
         step = self.state.step
         progress = Progress(self.epoch, (step + 0.5) / self.num_steps, self.state.plateau.drops)
         set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
-        masks = draw_dropout_masks(
+        draw = triton_masks.draw_masks if triton_masks.supports(self.device) else draw_dropout_masks
+        masks = draw(
             self.dropout_layers,
             seed=self.recipe.seed,
             step=step,
@@ -159,7 +170,7 @@ class Trainer:
             device=self.device,
         )
         self.model.train()
-        result = train_step(
+        result = self.train_step(
             self.model,
             self.optimizer,
             batch,
