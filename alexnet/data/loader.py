@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import Statistics
-
 
 _BATCHES_AHEAD = 2
 """Beside the one in use: one that is ready, and one that the threads work on."""
@@ -86,6 +85,7 @@ class TrainingLoader:
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.num_workers = num_workers
+        self._announced: Sequence[int] | None = None
         self._memory = BatchMemory((batch_size, crop_size, crop_size, 3), pinned=pinned)
 
     def make_batch(self, step: int) -> Batch:
@@ -98,12 +98,14 @@ class TrainingLoader:
         """The batches of steps start, ..., stop - 1 in order; reads ahead in `num_workers` threads."""
         if self.num_workers == 0:
             for step in range(start, stop):
+                self._announce(step * self.batch_size)
                 yield self.make_batch(step)
             return
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="alexnet-loader")
         pending: deque[tuple[_Assembly, list[Future[None]]]] = deque()
 
         def submit(step: int) -> None:
+            self._announce(step * self.batch_size)
             assembly = _Assembly(self, self._memory, step)
             pending.append((assembly, [pool.submit(assembly.fill, rows) for rows in self._pieces()]))
 
@@ -119,6 +121,13 @@ class TrainingLoader:
                 yield assembly.batch()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _announce(self, position: int) -> None:
+        """Tell the images' storage which shards come next, whenever that changes."""
+        shards = self.order.shards_ahead(position)
+        if shards is not None and shards != self._announced and self.images.storage.expect is not None:
+            self.images.storage.expect(shards)
+            self._announced = shards
 
     def _pieces(self) -> list[range]:
         """The rows of a batch, in pieces: a few for each thread."""

@@ -12,12 +12,13 @@ import numpy as np
 
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.resample import cut_crop, cut_square_crop, to_square
-from alexnet.data.splits import Split
+from alexnet.data.splits import Split, Storage
 from alexnet.data.threads import map_blocks
 from alexnet.errors import RunError, UserError
 
 _BLOCK_SIZE = 16
 _NAMES_SHOWN = 5
+_ANYWHERE = Storage()
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class ImageSet:
     """The readable images of a split as squares.
 
     labels: (N,) int64; keys: N strings; image_size: side S; skipped: the images left out, in the split's order; array:
-    (N, S, S, 3) uint8 with all squares, or None when each is decoded on demand; notes: sentences the person should see.
+    (N, S, S, 3) uint8 with all squares, or None when each is decoded on demand; notes: sentences the person should see;
+    storage: of the images, in this set's order.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ImageSet:
         array: np.ndarray | None = None,
         read: Callable[[int], np.ndarray] | None = None,
         notes: Sequence[str] = (),
+        storage: Storage = _ANYWHERE,
     ) -> None:
         assert (array is None) != (read is None), "an ImageSet has either an array or a way to read"
         self.labels = labels
@@ -53,6 +56,7 @@ class ImageSet:
         self.skipped = list(skipped)
         self.array = array
         self.notes = list(notes)
+        self.storage = storage
         self._read = read
 
     def __len__(self) -> int:
@@ -200,17 +204,22 @@ def _without_skipped(split: Split, image_size: int, array: np.ndarray | None, sk
             f"None of the {len(split)} images of the {split.name} split can be read; the first is {split.keys[0]} "
             f"({skipped[0]}). Check that the files are whole images."
         )
+    if not skipped:
+        read = split.read if array is None else None
+        return ImageSet(split.labels, split.keys, image_size, array=array, read=read, storage=split.storage)
     kept = [i for i in range(len(split)) if i not in skipped]
     labels = split.labels[kept]
-    keys = [split.keys[i] for i in kept] if skipped else split.keys
+    keys = [split.keys[i] for i in kept]
     records = [Skipped(split.keys[i], skipped[i]) for i in sorted(skipped)]
     notes = _class_notes(split, labels)
-    if array is None:
-        return ImageSet(labels, keys, image_size, skipped=records, read=lambda i: split.read(kept[i]), notes=notes)
-    for new, old in enumerate(kept):
-        if new != old:
-            array[new] = array[old]
-    return ImageSet(labels, keys, image_size, skipped=records, array=array[: len(kept)], notes=notes)
+    if array is not None:
+        for new, old in enumerate(kept):
+            if new != old:
+                array[new] = array[old]
+        array = array[: len(kept)]
+    read = None if array is not None else (lambda i: split.read(kept[i]))
+    storage = split.storage.take(np.array(kept))
+    return ImageSet(labels, keys, image_size, skipped=records, array=array, read=read, notes=notes, storage=storage)
 
 
 def _class_notes(split: Split, labels: np.ndarray) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
+
+from alexnet.data.loader import TrainingLoader
 
 Item = TypeVar("Item")
 
@@ -73,25 +76,26 @@ class DataWait:
         return waited / seconds if seconds > 0 else 0.0, message
 
 
-def reading_advice(*, in_memory: bool, decoded: bool, remote: bool, num_workers: int, share: float) -> str:
-    """What makes reading faster, most effective first.
-
-    in_memory: squares are only copied; decoded: the data set holds pixels, not JPEG; remote: it comes over the network.
-    """
+def reading_advice(loader: TrainingLoader, share: float) -> str:
+    """What makes the reading faster, most effective first; share: of the time that is waited."""
+    in_memory, storage = loader.images.array is not None, loader.images.storage
     cores = os.cpu_count() or 1
     parts = []
-    if remote:
-        parts.append("prefer a copy of the data set on this machine's disk, or raise data.cache_gb")
-    wanted = min(cores, max(num_workers + 1, round(max(num_workers, 1) / (1 - min(share, 0.9)))))
-    if num_workers < cores:
-        parts.append(f"raise runtime.num_workers from {num_workers} to {wanted} (this machine has {cores} cores)")
-    if not in_memory and not decoded and not remote:
-        parts.append(
-            "prepare the data once (`alexnet prepare SOURCE DEST`; with `--format raw` nothing is left to decode), or "
-            "raise data.memory_limit_gb if memory is free"
-        )
-    if decoded and not in_memory:
-        parts.append("the disk may be the limit: use a faster one")
+    if storage.is_remote:
+        parts.append("copy the data set to this machine's disk, or give it a larger data.cache_gb")
+    elif not in_memory and not storage.has_pixels:
+        cheaper = "with `--format raw` nothing is left to decode"
+        if storage.shards is None:
+            cheaper = f"run `alexnet prepare SOURCE DEST` once and train on DEST ({cheaper})"
+        else:
+            cheaper = f"prepare the data set again, {cheaper}"
+        parts.append(cheaper)
+    if not in_memory and loader.num_workers < cores:
+        # As many as would have kept up, if cores are what is short.
+        wanted = min(cores, math.ceil(max(loader.num_workers, 1) / (1 - min(share, 0.9))))
+        parts.append(f"raise runtime.num_workers from {loader.num_workers} to {wanted} of this machine's {cores} cores")
+    if not in_memory and not storage.is_remote:
+        parts.append("raise data.memory_limit_gb, if the decoded images fit into free memory")
     if not parts:
-        parts.append("other work on this machine's cores may be the reason")
-    return f"To change that, {'; or '.join(parts)}."
+        parts.append("look for other work on this machine's cores")
+    return f"What helps: {'; '.join(parts)}."

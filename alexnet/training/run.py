@@ -17,7 +17,7 @@ from alexnet.config import Recipe
 from alexnet.config_io import load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.data.sampler import ImageOrder
+from alexnet.data.sampler import ImageOrder, ShardWindows
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
@@ -306,12 +306,19 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execut
         data.train,
         data.statistics,
         recipe.augment,
-        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed),
+        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed, windows=_windows(recipe, data.train)),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
         num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
         pinned=execution.device.type == "cuda",
     )
+
+
+def _windows(recipe: Recipe, images: ImageSet) -> ShardWindows | None:
+    """How far images are shuffled. What is in memory is shuffled as it would be if it were not."""
+    window = recipe.data.shuffle_window
+    shards = images.storage.shards
+    return None if window is None or shards is None else ShardWindows(shards, window)
 
 
 def _finish(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -33,7 +34,7 @@ from alexnet.runtime.device import Execution, has_work
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
-from alexnet.training.data_wait import DataWait
+from alexnet.training.data_wait import DataWait, reading_advice
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.run_folder import RunFolder
@@ -103,7 +104,7 @@ class Trainer:
         }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
-        self.data_wait = DataWait(loader.advice, is_busy=lambda: has_work(self.device))
+        self.data_wait = DataWait(partial(reading_advice, loader), is_busy=lambda: has_work(self.device))
         self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
         planned = recipe.train.epochs / self.epochs_per_step

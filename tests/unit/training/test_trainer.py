@@ -221,3 +221,9 @@ def test_the_final_evaluation_is_of_the_weights_the_recipe_says(run, tmp_path):
     last = run(tmp_path / "last", "evaluate.checkpoint=last", *settings).values
     assert last["step"] == last["num_steps"] and best["step"] <= last["step"]
     assert math.isclose(last["top1_error"], events(tmp_path / "last", "evaluation")[-1]["top1_error"], abs_tol=0.006)
+
+
+def test_the_time_that_steps_wait_for_images_is_recorded(run, tmp_path):
+    values = run(tmp_path / "run", "data.memory_limit_gb=0", "runtime.num_workers=1").values
+    shares = [event["data_wait_share"] for event in events(tmp_path / "run", "step")]
+    assert all(0 <= share <= 1 for share in shares) and 0 <= values["data_wait_share"] <= 1
