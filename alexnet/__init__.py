@@ -12,6 +12,7 @@ from alexnet._version import __version__
 
 if TYPE_CHECKING:
     from alexnet.commands.evaluate import evaluate
+    from alexnet.commands.prepare import prepare
     from alexnet.config import Recipe
     from alexnet.config_io import load_recipe
     from alexnet.errors import RunError, UserError
@@ -32,6 +33,7 @@ _HOMES = {
     "load_predictor": "alexnet.evaluation.predictor",
     "load_recipe": "alexnet.config_io",
     "predict": "alexnet.evaluation.predictor",
+    "prepare": "alexnet.commands.prepare",
     "train": "alexnet.training.run",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "load_predictor",
     "load_recipe",
     "predict",
+    "prepare",
     "train",
 ]
 

@@ -6,6 +6,7 @@ dictionaries, strings, numbers and arrays of bytes, and nothing else.
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -34,20 +35,22 @@ def find_cifar10(path: Path) -> Path | None:
     return None
 
 
-def open_cifar10(folder: Path) -> Source:
+def open_cifar10(folder: Path, read_bytes: ReadBytes = Path.read_bytes) -> Source:
     """50,000 training images, and the 10,000 test images as validation: 32 x 32, in memory, classes in their own order.
 
-    Origin: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. Raises UserError for a file that is
-    missing, damaged, or not what it should be.
+    Origin: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. read_bytes gives the content of
+    `folder`/FILE where that is not on the disk but in an archive; it raises FileNotFoundError. Raises UserError for a
+    file that is missing, damaged, or not what it should be.
     """
-    is_binary = not (folder / _TEST_FILE).is_file() and (folder / f"{_TEST_FILE}.bin").is_file()
-    classes = _read_names_text(folder / "batches.meta.txt") if is_binary else _read_names(folder / "batches.meta")
+    is_binary = not _exists(folder / _TEST_FILE, read_bytes) and _exists(folder / f"{_TEST_FILE}.bin", read_bytes)
+    read_names = _read_names_text if is_binary else _read_names
+    classes = read_names(folder / ("batches.meta.txt" if is_binary else "batches.meta"), read_bytes)
     read = _read_binary if is_binary else _read_python
     suffix = ".bin" if is_binary else ""
     notes: list[str] = []
     splits = []
     for name, files in (("train", _TRAIN_FILES), ("test", (_TEST_FILE,))):
-        array, labels = _read_files([folder / f"{file}{suffix}" for file in files], read, len(classes))
+        array, labels = _read_files([folder / f"{file}{suffix}" for file in files], read, len(classes), read_bytes)
         if len(labels) != _PUBLISHED[name]:
             notes.append(f"{folder} has {len(labels):,} {name} images; the published set has {_PUBLISHED[name]:,}.")
         # The published test set takes the place of the validation set; its keys keep its own name.
@@ -64,18 +67,21 @@ def open_cifar10(folder: Path) -> Source:
     )
 
 
+ReadBytes = Callable[[Path], bytes]
 _Batch = tuple[np.ndarray, np.ndarray]  # pixels (N, 3072) uint8, the red plane first; labels (N,) int64
 
 
-def _read_files(paths: list[Path], read: Callable[[Path], _Batch], num_classes: int) -> _Batch:
+def _read_files(
+    paths: list[Path], read: Callable[[Path, ReadBytes], _Batch], num_classes: int, read_bytes: ReadBytes
+) -> _Batch:
     """All files as one (N, 32, 32, 3) array and (N,) labels; the array is allocated once, files are copied into it."""
     for path in paths:
-        if not path.is_file():
-            raise UserError(f"CIFAR-10's file {path} is missing; unpack the whole archive into {path.parent}.")
+        if not _exists(path, read_bytes):
+            raise _missing(path)
     array, labels = np.empty((0, _SIDE, _SIDE, 3), np.uint8), np.empty(0, np.int64)
     filled = 0
     for path in paths:
-        flat, batch_labels = read(path)
+        flat, batch_labels = read(path, read_bytes)
         if len(batch_labels) and not 0 <= batch_labels.min() <= batch_labels.max() < num_classes:
             raise _damaged(path, f"its labels go from {batch_labels.min()} to {batch_labels.max()}")
         count = len(batch_labels)
@@ -94,8 +100,8 @@ def _grown(array: np.ndarray, filled: int, capacity: int) -> np.ndarray:
     return larger
 
 
-def _read_python(path: Path) -> _Batch:
-    content = _unpickle(path)
+def _read_python(path: Path, read_bytes: ReadBytes) -> _Batch:
+    content = _unpickle(path, read_bytes)
     if not isinstance(content, dict):
         raise _damaged(path, "it holds no dictionary")
     if b"fine_labels" in content or b"coarse_labels" in content:
@@ -113,30 +119,50 @@ def _read_python(path: Path) -> _Batch:
         raise _damaged(path, "a label is out of range") from None
 
 
-def _read_binary(path: Path) -> _Batch:
-    content = np.fromfile(path, np.uint8)
+def _read_binary(path: Path, read_bytes: ReadBytes) -> _Batch:
+    content = np.frombuffer(_content(path, read_bytes), np.uint8)
     if content.size == 0 or content.size % (_NUM_VALUES + 1):
         raise _damaged(path, f"its {content.size} bytes are no whole number of records of {_NUM_VALUES + 1}")
     records = content.reshape(-1, _NUM_VALUES + 1)
     return records[:, 1:], records[:, 0].astype(np.int64)
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
-    content = _unpickle(path)
+def _read_names(path: Path, read_bytes: ReadBytes) -> tuple[str, ...]:
+    content = _unpickle(path, read_bytes)
     names = content.get(b"label_names") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
         raise _damaged(path, "it has no label_names")
     return tuple(name.decode("utf-8", "backslashreplace") for name in names)
 
 
-def _read_names_text(path: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(path.read_text("utf-8", "backslashreplace").split())
-    except OSError as error:
-        raise _damaged(path, str(error.strerror).lower()) from None
+def _read_names_text(path: Path, read_bytes: ReadBytes) -> tuple[str, ...]:
+    names = tuple(_content(path, read_bytes).decode("utf-8", "backslashreplace").split())
     if not names:
         raise _damaged(path, "it is empty")
     return names
+
+
+def _exists(path: Path, read_bytes: ReadBytes) -> bool:
+    if read_bytes is Path.read_bytes:
+        return path.is_file()
+    try:
+        read_bytes(path)
+    except OSError:
+        return False
+    return True
+
+
+def _content(path: Path, read_bytes: ReadBytes) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise _damaged(path, (error.strerror or str(error)).lower()) from None
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"CIFAR-10's file {path} is missing; unpack the whole archive into {path.parent}.")
 
 
 def _damaged(path: Path, reason: str) -> UserError:
@@ -202,14 +228,10 @@ class _DataUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, read_bytes: ReadBytes) -> Any:
+    data = _content(path, read_bytes)
     try:
-        with path.open("rb") as file:
-            content = _DataUnpickler(file, encoding="bytes").load()
-    except FileNotFoundError:
-        raise UserError(f"CIFAR-10's file {path} is missing; unpack the whole archive into {path.parent}.") from None
-    except OSError as error:
-        raise _damaged(path, str(error.strerror).lower()) from None
+        content = _DataUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(path, str(error) or type(error).__name__) from None
     if isinstance(content, dict):

@@ -53,6 +53,29 @@ def decode_image(data: bytes | Path) -> np.ndarray:
     return _decode_with_pillow(data)
 
 
+def decode_with_note(data: bytes) -> tuple[np.ndarray, str | None]:
+    """The pixels that decode_image gives, and what was unusual about the file; None for a sound one.
+
+    The note is the same every time. It is about what changes the pixels: colours for printing, a turn that EXIF asks
+    for, JPEG data with errors that a strict decoder refuses.
+    """
+    if data[:2] != b"\xff\xd8":
+        return decode_image(data), None
+    pixels = _decode_plain_jpeg(data)
+    if pixels is not None:
+        return pixels, None
+    pixels = _decode_with_pillow(data)
+    try:
+        color_space = simplejpeg.decode_jpeg_header(data)[2]
+    except ValueError:
+        color_space = None
+    if color_space in ("CMYK", "YCCK"):
+        return pixels, "its CMYK colours were converted to RGB"
+    if not _is_upright(data):
+        return pixels, "it was turned upright, as its EXIF data say"
+    return pixels, "its JPEG data have errors; it is kept as a lenient decoder shows it"
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

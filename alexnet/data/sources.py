@@ -12,13 +12,14 @@ from alexnet.config import DataConfig
 from alexnet.data import cifar10, imagenette, shapes, tiny_imagenet
 from alexnet.data.digits import open_digits
 from alexnet.data.folders import is_image_name, open_folder, subfolders
+from alexnet.data.prepared import is_prepared, open_prepared
 from alexnet.data.splits import Source, Split, draw, fingerprint
 from alexnet.errors import UserError
 
 __all__ = ["BUILT_IN", "KINDS", "Source", "Split", "open_source", "recognize"]
 
 BUILT_IN = ("digits", "shapes")
-KINDS = ("folder", "cifar10", "tiny_imagenet", "imagenette")
+KINDS = ("folder", "cifar10", "tiny_imagenet", "imagenette", "prepared")
 _MAX_SHAPES_SIZE = 4096
 
 
@@ -40,6 +41,8 @@ def open_source(spec: str, config: DataConfig) -> Source:
 def recognize(path: Path) -> str:
     """The kind, one of KINDS, of the data set in the folder `path`; UserError where it is none."""
     _check_folder(path)
+    if is_prepared(path):
+        return "prepared"
     if cifar10.find_cifar10(path) is not None:
         return "cifar10"
     if tiny_imagenet.is_tiny_imagenet(path):
@@ -82,6 +85,8 @@ def _open(spec: str, config: DataConfig) -> Source:
 def _open_path(kind: str | None, path: Path, config: DataConfig) -> Source:
     _check_folder(path)
     kind = kind or recognize(path)
+    if kind == "prepared":
+        return open_prepared(path)
     if kind == "cifar10":
         folder = cifar10.find_cifar10(path)
         if folder is None:
@@ -105,7 +110,9 @@ def _check_folder(path: Path) -> None:
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{path} does not exist. Give {_choices()}.{meant}")
     if re.search(r"\.(tar|tgz|zip|gz|bz2|xz|7z|rar)$", path.name.lower()):
-        raise UserError(f"{path} is an archive; unpack it and give the folder.")
+        raise UserError(
+            f"{path} is an archive; prepare it (alexnet prepare {path.name} FOLDER) or unpack it, and give the folder."
+        )
     raise UserError(f"{path} is a file, not a folder; give the folder that holds the data set.")
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from alexnet.data.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Split:
     person (a path relative to the source, or an index). read(i) returns image i as (H, W, 3) uint8 RGB and raises
     UnreadableImage; it may be called from several threads. array: the images themselves, (N, H, W, 3) uint8 and
     C-contiguous, where the source has them in memory anyway; read(i) is array[i] then. classes: the source's classes,
-    for messages.
+    for messages. is_checked: every image was decoded when the set was made, so that none needs to be tried beforehand.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Split:
     read: Callable[[int], np.ndarray]
     array: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    is_checked: bool = False
     storage: Storage = Storage()
 
     def __len__(self) -> int:
@@ -57,7 +62,8 @@ class Source:
 
     classes are the identifiers (folder names, wnids, digits), class_names what a person calls them. train is None where
     there is only something to evaluate on. fingerprint is equal for two sources with the same classes, keys and labels;
-    pixels do not enter it. notes are sentences that the person should see.
+    pixels do not enter it. notes are sentences that the person should see. load_statistics reads those of all training
+    images where they come with the set; None where they have to be computed.
     """
 
     name: str
@@ -68,6 +74,7 @@ class Source:
     val: Split
     fingerprint: str
     notes: tuple[str, ...] = ()
+    load_statistics: Callable[[], Statistics] | None = None
 
 
 def build_source(

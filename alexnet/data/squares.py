@@ -115,7 +115,7 @@ def load_images(
             on_progress(total, total)
         return ImageSet(split.labels, split.keys, image_size, array=split.array)
     array = np.empty((total, image_size, image_size, 3), np.uint8) if in_memory else None
-    if in_memory or known_skipped is None:
+    if in_memory or (known_skipped is None and not split.is_checked):
         skipped = _decode_all(
             split,
             image_size,

@@ -47,9 +47,7 @@ def compute_statistics(
             squares = images.array[block.start : block.stop]
         else:
             squares = np.stack([images.square(i) for i in block])
-        # In float64 every product and partial sum is a whole number below 2**53: exact, and as fast as BLAS.
-        colors = squares.reshape(-1, 3).astype(np.float64)
-        return squares.sum(axis=0, dtype=np.int64), (colors.T @ colors).astype(np.int64)
+        return sums_of(squares)
 
     pixel_sums = np.zeros((size, size, 3), np.int64)
     product_sums = np.zeros((3, 3), np.int64)
@@ -59,9 +57,25 @@ def compute_statistics(
         product_sums += block_products
         if on_progress is not None:
             on_progress(block.stop, total)
-    covariance = _covariance(pixel_sums.sum(axis=(0, 1)).tolist(), product_sums.tolist(), total * size * size)
+    return from_sums(pixel_sums, product_sums, total)
+
+
+def sums_of(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (n, S, S, 3) uint8 squares: the sum of each pixel, (S, S, 3) int64, and of products of colours, (3, 3) int64.
+
+    Sums of several sets of squares may be added in any order: they are whole numbers.
+    """
+    # In float64 every product and partial sum is a whole number below 2**53: exact, and as fast as BLAS.
+    colors = squares.reshape(-1, 3).astype(np.float64)
+    return squares.sum(axis=0, dtype=np.int64), (colors.T @ colors).astype(np.int64)
+
+
+def from_sums(pixel_sums: np.ndarray, product_sums: np.ndarray, num_images: int) -> Statistics:
+    """The statistics of `num_images` squares from their sums, as `sums_of` gives them."""
+    count = num_images * pixel_sums.shape[0] * pixel_sums.shape[1]
+    covariance = _covariance(pixel_sums.sum(axis=(0, 1)).tolist(), product_sums.tolist(), count)
     stdevs, vectors = principal_components(covariance)
-    return Statistics((pixel_sums / total).astype(np.float32), covariance, stdevs, vectors, total)
+    return Statistics((pixel_sums / num_images).astype(np.float32), covariance, stdevs, vectors, num_images)
 
 
 def _covariance(sums: list[int], products: list[list[int]], count: int) -> np.ndarray:

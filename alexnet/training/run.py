@@ -214,11 +214,13 @@ def _load_data(
         for split, images in zip((source.train, source.val), sets, strict=True)
     }
     write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
-    return _Data(source, train_set, validation, _statistics(train_set, folder, workers, display))
+    return _Data(source, train_set, validation, _statistics(source, train_set, folder, workers, display))
 
 
-def _statistics(images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay) -> Statistics:
-    """Computed once, then kept with the run."""
+def _statistics(
+    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay
+) -> Statistics:
+    """Computed once, then kept with the run; those that come with the data are taken where they are of these images."""
     if folder.statistics.is_file():
         try:
             with np.load(folder.statistics, allow_pickle=False) as file:
@@ -226,9 +228,20 @@ def _statistics(images: ImageSet, folder: RunFolder, num_workers: int, display: 
             return Statistics(**{**saved, "num_images": int(saved["num_images"])})
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
             display.message(f"{folder.statistics} is damaged; it is computed again.")
-    statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
+    statistics = _given_statistics(source, images)
+    if statistics is None:
+        statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
     write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
     return statistics
+
+
+def _given_statistics(source: Source, images: ImageSet) -> Statistics | None:
+    if source.load_statistics is None or images.skipped:
+        return None
+    given = source.load_statistics()
+    side = images.image_size
+    fits = given.num_images == len(images) and given.mean_image.shape == (side, side, 3)
+    return given if fits else None
 
 
 def _build_trainer(

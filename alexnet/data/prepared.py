@@ -1,0 +1,184 @@
+"""Prepared data sets: what `alexnet prepare` writes, read through mapped shards. The format is in docs/data.md."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from alexnet.data.decode import UnreadableImage, decode_image
+from alexnet.data.encoding import decode_raw
+from alexnet.data.shards import ShardFiles, ShardIndex
+from alexnet.data.splits import Source, Split, Storage
+from alexnet.data.statistics import Statistics
+from alexnet.errors import UserError
+from alexnet.runtime.files import read_json
+
+DESCRIPTION = "dataset.json"
+STATISTICS = "statistics.npz"
+WORK = ".progress"
+FORMAT, VERSION = "alexnet-prepared", 1
+SPLITS = ("train", "val")
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds a prepared data set, or one in the making."""
+    return (folder / DESCRIPTION).is_file() or (folder / WORK / "plan.json").is_file()
+
+
+def open_prepared(folder: Path) -> Source:
+    """The data set in a folder; images are read through the index, in the order of the samples.
+
+    Raises UserError for a preparation that was not finished, and for files that are missing or damaged.
+    """
+    record = read_description(folder)
+    splits: dict[str, Split | None] = {}
+    for name in SPLITS:
+        shards = open_shards(folder, record, name)
+        splits[name] = None if shards is None else _split(name, shards, record)
+    val = splits["val"]
+    if val is None:
+        raise UserError(f"{folder} has no validation images; prepare it again, with --val-fraction 0.1.")
+    return Source(
+        name=str(record["name"]),
+        kind="prepared",
+        classes=tuple(record["classes"]),
+        class_names=tuple(record["class_names"]),
+        train=splits["train"],
+        val=val,
+        fingerprint=_fingerprint(record),
+        load_statistics=(lambda: load_statistics(folder)) if splits["train"] is not None else None,
+    )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """dataset.json, checked to be one that this version can read. Raises UserError."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not finished: its preparation was stopped. Give the same `alexnet prepare` command again; "
+            "it goes on where it stopped."
+        )
+    record = read_json(path)
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path} does not describe a prepared data set; give the folder that `alexnet prepare` wrote.")
+    if record.get("version") != VERSION:
+        raise UserError(
+            f"{folder} was prepared in version {record.get('version')} of the format; this program reads version "
+            f"{VERSION}. Prepare it again, or update alexnet."
+        )
+    missing = {"name", "classes", "class_names", "image_size", "encoding", "splits"} - record.keys()
+    if missing:
+        raise UserError(f"{path} is damaged ({', '.join(sorted(missing))} missing). Prepare the data set again.")
+    return record
+
+
+def open_shards(folder: Path, record: dict[str, Any], split: str) -> ShardFiles | None:
+    """The shards of one split; None where the data set has no such split."""
+    part = record["splits"].get(split)
+    if part is None:
+        return None
+    files = [folder / shard["file"] for shard in part["shards"]]
+    shards = ShardFiles(files, ShardIndex.load(folder / part["index"]["file"]))
+    labels = shards.index.label
+    if len(shards) != part["num_images"] or (
+        len(labels) and not 0 <= labels.min() <= labels.max() < len(record["classes"])
+    ):
+        raise UserError(f"{folder / part['index']['file']} does not fit {folder / DESCRIPTION}. Copy the set again.")
+    return shards
+
+
+def load_statistics(folder: Path) -> Statistics:
+    """The mean image and the colours' covariance of all training images. Raises UserError for a damaged file."""
+    path = folder / STATISTICS
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return Statistics(**{**arrays, "num_images": int(arrays["num_images"])})
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}). Copy the data set again, or prepare it again.") from None
+
+
+def verify_prepared(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Read everything and compare it with what was written: the files that differ, none for a sound data set.
+
+    on_progress(bytes read, of).
+    """
+    record = read_description(folder)
+    parts = [part for name in SPLITS if (part := record["splits"].get(name)) is not None]
+    files = [(shard["file"], shard["sha256"]) for part in parts for shard in [*part["shards"], part["index"]]]
+    total = sum(shard["bytes"] for part in parts for shard in part["shards"])
+    wrong, done = [], 0
+    for name, expected in files:
+        digest = hashlib.sha256()
+        try:
+            with (folder / name).open("rb") as file:
+                while chunk := file.read(2**22):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    if on_progress is not None:
+                        on_progress(min(done, total), total)
+        except OSError:
+            digest.update(b"missing")
+        if digest.hexdigest() != expected:
+            wrong.append(name)
+    return wrong
+
+
+class _Keys(Sequence[str]):
+    """The keys of a split, each read from its shard when it is asked for."""
+
+    def __init__(self, shards: ShardFiles) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._shards.key(i) for i in range(len(self))[index]]
+        return self._shards.key(range(len(self))[index])
+
+
+def _split(name: str, shards: ShardFiles, record: dict[str, Any]) -> Split:
+    is_raw = record["encoding"] == "raw"
+
+    def read(i: int) -> np.ndarray:
+        payload = shards.payload(i)
+        if is_raw:
+            return decode_raw(payload)
+        try:
+            return decode_image(bytes(payload))
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{error} ({shards.files[int(shards.index.shard[i])]})") from None
+
+    return Split(
+        name,
+        shards.index.label.astype(np.int64),
+        _Keys(shards),
+        read,
+        classes=tuple(record["classes"]),
+        is_checked=True,
+        storage=Storage(has_pixels=is_raw, shards=shards.index.shard),
+    )
+
+
+def _fingerprint(record: dict[str, Any]) -> str:
+    """Of classes and contents: the checksums of the shards stand for keys, labels and pixels."""
+    digest = hashlib.sha256("\n".join(record["classes"]).encode("utf-8", "backslashreplace"))
+    for name in SPLITS:
+        part = record["splits"].get(name)
+        digest.update(f"\n{name} {part['num_images'] if part else 0}\n".encode())
+        for shard in part["shards"] if part else ():
+            digest.update(str(shard["sha256"]).encode())
+    return digest.hexdigest()[:32]
