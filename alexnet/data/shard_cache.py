@@ -72,7 +72,8 @@ class ShardCache:
                 return None
             try:
                 _write(part, chunks(), size, sha256)
-                part.replace(path)
+                with self._room_lock():  # whoever counts sees it under one of its names
+                    part.replace(path)
             except OSError:
                 if shutil.disk_usage(path.parent).free < size:
                     return None
@@ -83,13 +84,16 @@ class ShardCache:
 
     def _reserve(self, part: Path, size: int, needed: Collection[str]) -> bool:
         """Make room, and take it before anybody else does."""
-        with _lock(self.folder / _LOCK, wait=True):
+        with self._room_lock():
             part.unlink(missing_ok=True)
             if not self._make_room(size, needed):
                 return False
             with part.open("wb") as file:
                 file.truncate(size)  # takes no space yet, but counts
             return True
+
+    def _room_lock(self) -> contextlib.AbstractContextManager[bool]:
+        return _lock(self.folder / _LOCK, wait=True)
 
     def _make_room(self, size: int, needed: Collection[str]) -> bool:
         """Delete what was not used for longest until `size` bytes more fit; False where they cannot."""
