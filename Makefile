@@ -57,7 +57,7 @@ clean:
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 # The stamp is written last, so that an interrupted installation is taken up again.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard alexnet/ops/native/*.c alexnet/ops/native/*.inc)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard alexnet/ops/native/*.c alexnet/ops/native/*.inc)
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    python=; \

@@ -58,7 +58,8 @@ class ShardCache:
         """Bring a file here, unless it is there.
 
         chunks: reads it. needed: names that must not make room for it. wait: for whoever is just fetching it. Returns
-        None when there is no room, or, without wait, when somebody else is fetching it. Raises DamagedDownload, and whatever `chunks` raises; nothing is left then.
+        None when there is no room, or, without wait, when somebody else is fetching it. Raises DamagedDownload, and
+        whatever `chunks` raises; nothing is left then.
         """
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
