@@ -23,7 +23,7 @@ class Worker:
     def __init__(self, name: str, job: Job | LoadingJob) -> None:
         self.name = name
         self._connection, theirs = _SPAWN.Pipe()
-        # A daemon may not have processes of its own, as some ways of loading have. Workers die with their parent anyway.
+        # A daemon may not have processes of its own, as some ways of loading have; workers die with their parent anyway
         daemon = isinstance(job, Job)
         self._process = _SPAWN.Process(target=serve, args=(theirs, name, job), name=f"alexnet-{name}", daemon=daemon)
         self._process.start()
