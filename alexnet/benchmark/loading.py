@@ -215,6 +215,9 @@ def measure_loading(
                 attempt(entry.name, lambda entry=entry: entry.blocks.append(_run_block(entry)))
             task.update(done + 1)
         task.finish()
+        for entry in contestants:
+            with suppress(WorkerError):
+                entry.worker.ask("close", seconds=_MARGIN_SECONDS)
     if not any(entry.name.startswith("ours") for entry in contestants):
         raise RunError(f"nothing could be measured: {'; '.join(f'{item.name}: {item.reason}' for item in left_out)}")
     environment = describe_environment()
