@@ -413,6 +413,42 @@ def benchmark_inference(
     )
 
 
+@benchmarks.command("loader")
+def benchmark_loader(
+    data: Annotated[
+        str | None,
+        typer.Option(help="A prepared data set, or a folder with train/ and val/. Default: drawn photographs."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Photographs to draw.")] = 512,
+    batch_size: BatchSize = 128,
+    workers: Annotated[
+        int | None, typer.Option(help="Reading threads, of baselines processes. Default: one a core.")
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between, all, or none: pil-originals, dataloader, webdataset, dali."),
+    ] = None,
+    rounds: Rounds = 5,
+    output: Record = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure loading: from files to batches of crops, beside the other ways to load them."""
+    from alexnet.commands.benchmark_loader import benchmark_loader_command
+
+    benchmark_loader_command(
+        data=data,
+        num_images=images,
+        batch_size=batch_size,
+        num_workers=workers,
+        baselines=baselines,
+        rounds=rounds,
+        output=output,
+        as_json=json,
+        quiet=quiet,
+    )
+
+
 def main() -> NoReturn:
     """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
     try:
