@@ -32,7 +32,10 @@ MAY_IMPORT = {
     "reporting": {"config_io", "data", "evaluation", "models", "ops", "runtime"},
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
-    "commands": {"benchmark", "config_io", "data", "evaluation", "models", "reporting", "runtime", "training"},
+    "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "commands": {
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "runtime", "training"),
+    },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }
