@@ -96,7 +96,7 @@ def name_in_header(header: bytes) -> str:
 
 
 def check_index(index: ShardIndex, sizes: Sequence[int], folder: str, names: Sequence[str]) -> None:
-    """Raise UserError where the index does not fit shards of these sizes; folder, names: what the messages call them."""
+    """Raise UserError where the index does not fit shards of these sizes; folder and names are for the messages."""
     if len(index) == 0:
         return
     if index.shard.min() < 0 or index.shard.max() >= len(sizes) or index.offset.min() < HEADER_BYTES:
