@@ -1,5 +1,6 @@
 # make demo   trains the real network on built-in digits, predicts, writes runs/demo/report.html
 # make test   runs the test suite
+# make test-triton   runs the GPU kernels in Triton's interpreter, and compiles them, on a machine without a GPU
 # make lint   ruff and pyright;  make clean  removes .venv and caches (never runs/)
 #
 # demo and test set everything up first, in .venv, with the versions of constraints.txt; the second time that is skipped.
@@ -8,6 +9,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TRITON := 3.9.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/installed-test
 INSTALLED_DEV := $(VENV)/installed-dev
@@ -16,7 +18,7 @@ DEMO := runs/demo
 # One thread a test process: two processes that each take all cores get in each other's way.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint format clean setup
+.PHONY: help demo test test-triton lint format clean setup
 
 help:
 	@sed -n -e '/^VENV/q' -e 's/^# *//p' Makefile
@@ -34,6 +36,13 @@ test: $(INSTALLED)
 	@echo "==> Running the tests"
 	$(ONE_THREAD) MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15 $(PYTEST_ARGS)
 
+test-triton: $(INSTALLED)
+	@echo "==> Installing triton $(TRITON)"
+	$(PIP) install --quiet triton==$(TRITON)
+	@echo "==> Running the tests of the GPU kernels"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations 5 tests/parity/test_triton_*.py \
+	    tests/unit/training/test_graphed_step.py $(PYTEST_ARGS)
+
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +57,7 @@ clean:
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 # The stamp is written last, so that an interrupted installation is taken up again.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard alexnet/ops/native/*.c alexnet/ops/native/*.inc)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard alexnet/ops/native/*.c alexnet/ops/native/*.inc)
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    python=; \

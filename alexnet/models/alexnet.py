@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from alexnet.errors import UserError
 from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShapes, layer_shapes, minimum_image_size
 from alexnet.models.architecture import Dropout as DropoutRecord
 from alexnet.models.initialization import initialize
-from alexnet.models.layers import Dropout, build_layer
+from alexnet.models.layers import Convolution, Dropout, build_layer
 from alexnet.models.stages import plan_stages
 from alexnet.models.variants import ARCHITECTURES, get_architecture
 from alexnet.ops.block import apply_block
@@ -55,6 +56,12 @@ class AlexNet(nn.Module):
             for row in layer_shapes(self.architecture, self.num_classes, self.image_size)
             if isinstance(row.layer, DropoutRecord) and row.layer.rate > 0
         }
+
+    def set_conv1_form(self, form: Literal["direct", "space_to_depth"]) -> None:
+        """How the first convolution is computed; both forms give the same sums (ops/space_to_depth.py)."""
+        conv1 = self.get_submodule("conv1")
+        assert isinstance(conv1, Convolution)
+        conv1.form = form
 
     def forward(self, images: Tensor, dropout_masks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (N, num_classes), in the images' dtype.

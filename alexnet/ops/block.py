@@ -3,7 +3,7 @@
 On their own, these layers move far more memory than they compute: each reads and writes the largest tensors of the
 network. As one operator the maps are read once and only the pooled maps are written; the backward pass computes the
 rest again from the block's input, which the convolution before it has made anyway. Arithmetic is float32 whatever the
-dtype of the maps. On a CPU the kernels of `native` do it, elsewhere and for other dtypes plain torch.
+dtype of the maps. On a CPU the kernels of `native` do it, on a GPU those of `triton_block`, elsewhere plain torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alexnet.ops import native
+from alexnet.ops import native, triton_block
 from alexnet.ops.chunked_norm import Norm, normalize
 
 
@@ -43,12 +43,11 @@ class Block(NamedTuple):
 
 def apply_block(maps: Tensor, block: Block) -> Tensor:
     """(N, C, H, W) -> (N, C, H', W') in the same dtype; channels-last in, channels-last out. Differentiable once."""
-    if torch.compiler.is_exporting() or not native.takes(maps) or not _fits(block):
+    channels_last = maps.contiguous(memory_format=torch.channels_last)
+    if torch.compiler.is_exporting() or not _has_kernels(channels_last, block):
         return plain_block(maps, block)
-    if maps.is_contiguous(memory_format=torch.channels_last):
-        return torch.ops.alexnet.block(maps, *_flat(block))[0]
-    outputs = torch.ops.alexnet.block(maps.contiguous(memory_format=torch.channels_last), *_flat(block))[0]
-    return outputs.contiguous()
+    outputs = torch.ops.alexnet.block(channels_last, *_flat(block))[0]
+    return outputs if maps.is_contiguous(memory_format=torch.channels_last) else outputs.contiguous()
 
 
 def plain_block(maps: Tensor, block: Block) -> Tensor:
@@ -77,9 +76,12 @@ def formula(maps: Tensor, norm: Norm) -> Tensor:
     return maps / (norm.k + norm.scale * sums) ** norm.beta
 
 
-def _fits(block: Block) -> bool:
-    """Whether the kernels can do this block; a byte names the position in a pool's window."""
-    return block.pool is None or block.pool.size**2 < native.NO_GRADIENT
+def _has_kernels(maps: Tensor, block: Block) -> bool:
+    """Whether kernels of ours can do this block on these maps."""
+    if maps.device.type == "cuda":
+        return triton_block.takes(maps, block)
+    # A byte names the position in a pool's window.
+    return native.takes(maps) and (block.pool is None or block.pool.size**2 < native.NO_GRADIENT)
 
 
 # A custom operator takes numbers and lists of numbers: an absent part is an empty list.
@@ -114,20 +116,22 @@ _LIBRARY.define(f"block(Tensor maps, {_PARTS}) -> (Tensor, Tensor)")
 _LIBRARY.define(f"block_backward(Tensor grad_outputs, Tensor maps, Tensor winners, {_PARTS}) -> Tensor")
 
 
+def _hashable(parts: Sequence[Any]) -> list[Any]:
+    return [tuple(part) if isinstance(part, list) else part for part in parts]
+
+
+# `block` returns the outputs, and for each which position of its window won (empty without a pool).
 @torch.library.impl(_LIBRARY, "block", "CPU")
-def _block(
-    maps: Tensor,
-    relu_first: bool,
-    norm: Sequence[float],
-    spatial: Sequence[float],
-    pool: Sequence[int],
-    relu_last: bool,
-) -> tuple[Tensor, Tensor]:
-    """The outputs, and for each which position of its window won (empty without a pool)."""
-    block = _unflat(relu_first, tuple(norm), tuple(spatial), tuple(pool), relu_last)
-    outputs, winners = _empty_outputs(maps, pool)
-    native.block_forward(block, maps, outputs, winners)
+def _(maps: Tensor, *block: Any) -> tuple[Tensor, Tensor]:
+    record = _unflat(*_hashable(block))
+    outputs, winners = _empty_outputs(maps, record.pool or ())
+    native.block_forward(record, maps, outputs, winners)
     return outputs, winners
+
+
+@torch.library.impl(_LIBRARY, "block", "CUDA")
+def _(maps: Tensor, *block: Any) -> tuple[Tensor, Tensor]:
+    return triton_block.block_forward(_unflat(*_hashable(block)), maps)
 
 
 @torch.library.register_fake("alexnet::block", lib=_LIBRARY)
@@ -153,20 +157,17 @@ def _pooled_side(side: int, size: int, stride: int, ceil_mode: int) -> int:
 
 
 @torch.library.impl(_LIBRARY, "block_backward", "CPU")
-def _block_backward(
-    grad_outputs: Tensor,
-    maps: Tensor,
-    winners: Tensor,
-    relu_first: bool,
-    norm: Sequence[float],
-    spatial: Sequence[float],
-    pool: Sequence[int],
-    relu_last: bool,
-) -> Tensor:
-    block = _unflat(relu_first, tuple(norm), tuple(spatial), tuple(pool), relu_last)
+def _(grad_outputs: Tensor, maps: Tensor, winners: Tensor, *block: Any) -> Tensor:
     grad_maps = torch.empty_like(maps)
-    native.block_backward(block, maps, grad_outputs.contiguous(memory_format=torch.channels_last), winners, grad_maps)
+    upstream = grad_outputs.contiguous(memory_format=torch.channels_last)
+    native.block_backward(_unflat(*_hashable(block)), maps, upstream, winners, grad_maps)
     return grad_maps
+
+
+@torch.library.impl(_LIBRARY, "block_backward", "CUDA")
+def _(grad_outputs: Tensor, maps: Tensor, winners: Tensor, *block: Any) -> Tensor:
+    upstream = grad_outputs.contiguous(memory_format=torch.channels_last)
+    return triton_block.block_backward(_unflat(*_hashable(block)), upstream, maps, winners)
 
 
 @torch.library.register_fake("alexnet::block_backward", lib=_LIBRARY)

@@ -136,11 +136,13 @@ class Progress:
     def counter(self, description: str, *, unit: str = "images", transient: bool = False) -> Callable[[int, int], None]:
         """A callback (done, total) that starts its task at the first call and finishes it when done == total."""
         task: Task | None = None
+        began = self.clock()
 
         def count(done: int, total: int) -> None:
             nonlocal task
             if task is None:
                 task = self.start(description, total, unit=unit, transient=transient)
+                task.started = began  # what is done at the first call took time, too
             task.update(done)
             if done >= total:
                 task.finish()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,7 +23,7 @@ from alexnet.ops.triton_input import InputMaker
 from alexnet.ops.triton_update import update_parameter, update_parameter_reference
 from alexnet.runtime.cuda_graph import CaptureError, CudaRunner, GraphedCall, Runner
 from alexnet.training.optimizer import MomentumSGD
-from alexnet.training.step import StepResult, train_step
+from alexnet.training.step import StepResult, backward, train_step
 
 _MASK = "mask/"
 
@@ -212,20 +211,14 @@ class _BoundStep:
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(mean loss, number of wrong guesses), and the update: what is captured."""
         self.clear_gradients()
-        batch_size = len(inputs["labels"])
-        loss_sum = torch.zeros((), device=self.device)
-        num_wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        for start in range(0, batch_size, self.micro_batch_size):
-            rows = slice(start, start + self.micro_batch_size)
-            labels = inputs["labels"][rows]
-            whole = ("rates", "divisor")
-            logits = self._forward({name: t if name in whole else t[rows] for name, t in inputs.items()})
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="sum") / batch_size
-            loss.backward()
-            loss_sum += loss.detach()
-            num_wrong += (logits.detach().argmax(dim=1) != labels).sum()
+        whole = ("rates", "divisor")
+
+        def logits_of(rows: slice) -> Tensor:
+            return self._forward({name: t if name in whole else t[rows] for name, t in inputs.items()})
+
+        result = backward(logits_of, inputs["labels"], self.micro_batch_size, self.label_smoothing)
         self._update(inputs["rates"])
-        return loss_sum, num_wrong
+        return result.loss, result.num_wrong
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         images = self.make_images(
@@ -237,7 +230,7 @@ class _BoundStep:
             divisor=inputs["divisor"],
         )
         masks = {name.removeprefix(_MASK): mask for name, mask in inputs.items() if name.startswith(_MASK)}
-        return torch.func.functional_call(self.model, self.shadows, (images, masks)).float()
+        return torch.func.functional_call(self.model, self.shadows, (images, masks))
 
     @torch.no_grad()
     def _update(self, rates: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
-from alexnet.ops import native
+from alexnet.ops import native, triton_update
 from alexnet.ops.working_copy import note_working_copy, working_copy
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
 
@@ -44,26 +44,22 @@ class MomentumSGD(torch.optim.Optimizer):
         rule: Rule = "krizhevsky_2012",
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.rule = rule
+        self.rule: Rule = rule
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients in `.grad` once."""
         for group in self.param_groups:
-            lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
-            if lr == 0:
+            if group["lr"] == 0:
                 continue
-            if self.rule == "krizhevsky_2012":
-                factors = _Factors(momentum, decay=weight_decay * lr, rate=lr, step=1.0)
-            else:
-                factors = _Factors(momentum, decay=weight_decay, rate=1.0, step=lr)
+            rates = {key: group[key] for key in ("lr", "momentum", "weight_decay")}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                _update(parameter, state["velocity"], parameter.grad, factors)
+                _update(parameter, state["velocity"], parameter.grad, self.rule, **rates)
 
 
 class _Factors(NamedTuple):
@@ -75,13 +71,23 @@ class _Factors(NamedTuple):
     step: float
 
 
-def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, factors: _Factors) -> None:
+def _factors(rule: Rule, lr: float, momentum: float, weight_decay: float) -> _Factors:
+    if rule == "krizhevsky_2012":
+        return _Factors(momentum, decay=weight_decay * lr, rate=lr, step=1.0)
+    return _Factors(momentum, decay=weight_decay, rate=1.0, step=lr)
+
+
+def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rule: Rule, **rates: float) -> None:
     """Update weight and velocity, and the weight's working copy where it has one."""
     copy = working_copy(weight, torch.bfloat16)
     if native.updates(weight, velocity, gradient):
-        native.update(weight, velocity, gradient, copy, *factors)
+        native.update(weight, velocity, gradient, copy, *_factors(rule, **rates))
+        torch.autograd.graph.increment_version((weight, velocity))
+    elif weight.device.type == "cuda" and triton_update.supports(weight):
+        triton_update.update_parameter(weight, velocity, gradient, rule=rule, shadow=copy, **rates)
         torch.autograd.graph.increment_version((weight, velocity))
     else:
+        factors = _factors(rule, **rates)
         for w, v, g in zip(*_chunks(weight, velocity, gradient), strict=True):
             v.mul_(factors.momentum).add_(g, alpha=-factors.rate)
             if factors.decay:

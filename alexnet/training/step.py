@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,24 +42,39 @@ def train_step(
     The gradient is that of the mean loss over the batch (S: scale 1/numCases), summed over micro-batches.
     dropout_masks: layer name -> (B, features) bool.
     """
-    batch_size = len(batch.labels)
     weights = list(model.parameters())
     optimizer.zero_grad(set_to_none=True)
-    loss_sum = torch.zeros((), device=device)
-    num_wrong = torch.zeros((), dtype=torch.int64, device=device)
+
+    def logits_of(rows: slice) -> torch.Tensor:
+        images = batch.images(rows, preprocessing, device, dtype)
+        return model(images, {name: mask[rows] for name, mask in dropout_masks.items()})
+
+    labels = batch.labels.to(device, non_blocking=True)
     with working_copies(weights, dtype, keep=True):
         for weight in weights:
             # Gradients are summed over micro-batches in float32.
-            narrow = micro_batch_size >= batch_size and working_copy(weight, dtype) is not None
+            narrow = micro_batch_size >= len(labels) and working_copy(weight, dtype) is not None
             set_gradient_dtype(weight, dtype if narrow else weight.dtype)
-        for start in range(0, batch_size, micro_batch_size):
-            rows = slice(start, start + micro_batch_size)
-            images = batch.images(rows, preprocessing, device, dtype)
-            labels = batch.labels[rows].to(device, non_blocking=True)
-            logits = model(images, {name: mask[rows] for name, mask in dropout_masks.items()}).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum") / batch_size
-            loss.backward()
-            loss_sum += loss.detach()
-            num_wrong += (logits.detach().argmax(dim=1) != labels).sum()
+        result = backward(logits_of, labels, micro_batch_size, label_smoothing)
         optimizer.step()
+    return result
+
+
+def backward(
+    logits_of: Callable[[slice], torch.Tensor], labels: torch.Tensor, micro_batch_size: int, label_smoothing: float
+) -> StepResult:
+    """The gradients of the mean loss over a batch, one micro-batch after the other.
+
+    logits_of: rows of the batch -> their logits (n, C); labels: (B,) on the device.
+    """
+    loss_sum = torch.zeros((), device=labels.device)
+    num_wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
+    for start in range(0, len(labels), micro_batch_size):
+        rows = slice(start, start + micro_batch_size)
+        logits = logits_of(rows).float()
+        losses = F.cross_entropy(logits, labels[rows], label_smoothing=label_smoothing, reduction="sum")
+        loss = losses / len(labels)
+        loss.backward()
+        loss_sum += loss.detach()
+        num_wrong += (logits.detach().argmax(dim=1) != labels[rows]).sum()
     return StepResult(loss_sum, num_wrong)

@@ -5,15 +5,16 @@ Read `Trainer.fit` first. A step is in step.py, the update rule in optimizer.py,
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -21,20 +22,24 @@ from alexnet.config import Recipe
 from alexnet.data.loader import Batch, TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.squares import ImageSet
+from alexnet.data.transfer import batches_on_device
 from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
+from alexnet.ops import triton_masks
 from alexnet.reporting.metrics_log import MetricsLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.schedules import PlateauRule, Progress
 from alexnet.training.step import StepResult, train_step
+from alexnet.training.watch import describe_divergence, explain, watch_for
 
 
 @dataclass
@@ -80,7 +85,7 @@ class Trainer:
         self.recipe = recipe
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.get_submodule("conv1").form = execution.conv1
+        self.model.set_conv1_form(execution.conv1)
         self.loader = loader
         self.validation = validation
         self.preprocessing = preprocessing
@@ -88,6 +93,8 @@ class Trainer:
         self.description = description
         self.log = log
         self.display = display
+        # On a GPU the whole step is one graph; step.py says what is in it.
+        self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
@@ -102,6 +109,7 @@ class Trainer:
         # A run that min_steps makes longer is evaluated as often as it would have been.
         self.evaluate_every_epochs = recipe.train.evaluate_every_epochs * steps / min(planned, steps)
         self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
+        self.watch = watch_for(recipe, loader.images.labels, self.model.num_classes, self.num_steps)
 
     def fit(self) -> bool:
         """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""
@@ -109,8 +117,13 @@ class Trainer:
             return True
         window = _Window()
         last_save = time.monotonic()
-        with stop_requested_by_signal() as stop, self._progress_bar() as bar:
-            for batch in self.loader.batches(self.state.step, self.num_steps):
+        reading = self.loader.batches(self.state.step, self.num_steps)
+        with (
+            stop_requested_by_signal() as stop,
+            self._progress_bar() as bar,
+            closing(batches_on_device(reading, self.device)) as batches,
+        ):
+            for batch in batches:
                 window.results.append(self._step(batch))
                 self.state.step += 1
                 stopping = stop.is_set()
@@ -120,7 +133,7 @@ class Trainer:
                 saving = finished or stopping or minutes >= self.recipe.train.checkpoint_minutes
                 # Before anything is saved the losses are read: after one that is not finite nothing is replaced.
                 if evaluating or saving or self.state.step % self.recipe.logging.log_every_steps == 0:
-                    bar.update(self.state.step * self.batch_size, self._log_window(window))
+                    bar.update(self.state.step * self.batch_size, self._log_window(window, batch))
                     window = _Window()
                 if evaluating:
                     self._evaluate()
@@ -147,7 +160,8 @@ class Trainer:
         step = self.state.step
         progress = Progress(self.epoch, (step + 0.5) / self.num_steps, self.state.plateau.drops)
         set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
-        masks = draw_dropout_masks(
+        draw = triton_masks.draw_masks if triton_masks.supports(self.device) else draw_dropout_masks
+        masks = draw(
             self.dropout_layers,
             seed=self.recipe.seed,
             step=step,
@@ -155,7 +169,7 @@ class Trainer:
             device=self.device,
         )
         self.model.train()
-        result = train_step(
+        result = self.train_step(
             self.model,
             self.optimizer,
             batch,
@@ -170,19 +184,18 @@ class Trainer:
             self.average.update(self.model, step + 1)
         return result
 
-    def _log_window(self, window: _Window) -> dict[str, float]:
-        """Read the results of the steps since the last line (the only wait for the device), and write them down."""
+    def _log_window(self, window: _Window, batch: Batch) -> dict[str, float]:
+        """Read the results of the steps since the last line (the only wait for the device), and write them down.
+
+        `batch`: the last of them; where the loss is stuck, it is used to find out why.
+        """
         losses = torch.stack([result.loss for result in window.results]).cpu()
         wrong = int(torch.stack([result.num_wrong for result in window.results]).sum())
         seconds = time.perf_counter() - window.started
         self.state.train_seconds += seconds
         num_images = len(window.results) * self.batch_size
         if not bool(torch.isfinite(losses).all()):
-            bad = self.state.step - len(losses) + int((~torch.isfinite(losses)).nonzero()[0])
-            raise RunError(
-                f"The loss is not finite at step {bad}: the training diverged. Lower optimizer.lr or add "
-                "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
-            )
+            self._tell_divergence(losses.tolist())
         values = {"loss": float(losses.mean()), "error": wrong / num_images}
         self.log.write(
             "step",
@@ -194,7 +207,33 @@ class Trainer:
             images_per_second=num_images / seconds,
             seconds=self.state.train_seconds,
         )
+        stuck = self.watch.observe(self.state.step, len(losses), values["loss"])
+        if stuck is not None:
+            self._tell_stuck(stuck.describe(self.model.num_classes), batch)
         return values
+
+    def _tell_divergence(self, losses: list[float]) -> NoReturn:
+        """End the run with a loss that is not finite; nothing is saved over what was good."""
+        finite = list(itertools.takewhile(math.isfinite, losses))
+        bad, lr = self.state.step - len(losses) + len(finite), self.optimizer.param_groups[0]["lr"]
+        self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
+        raise RunError(
+            f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "
+            "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
+        )
+
+    def _tell_stuck(self, what: str, batch: Batch) -> None:
+        """Say that the loss is no better than guessing, and why; with train.on_stuck = "stop", save and end the run."""
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        cause = explain(self.model, batch, self.preprocessing, self.dtype, lr)
+        self.log.write("stuck", step=self.state.step, epoch=self.epoch, cause=cause.id, what=cause.what)
+        message = f"Step {self.state.step}: {what}. The likely cause: {cause.what}. What to do: {cause.remedy}."
+        if self.recipe.train.on_stuck == "stop":
+            self.save_last()
+            raise RunError(
+                f"{message} Everything is saved; the same command with --on-stuck warn goes on all the same."
+            )
+        self.display.message(message)
 
     def _evaluation_is_due(self) -> bool:
         """Whether this step crossed a multiple of evaluate_every_epochs."""

@@ -31,7 +31,11 @@ MAY_IMPORT = {
     "evaluation": {"data", "models", "ops", "runtime"},
     "reporting": {"config_io", "data", "evaluation", "models", "ops", "runtime"},
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
-    "commands": {"config_io", "data", "evaluation", "models", "reporting", "runtime", "training"},
+    "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
+    "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "commands": {
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "runtime", "training"),
+    },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }

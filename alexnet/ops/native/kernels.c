@@ -172,9 +172,14 @@ static void run_units(void *argument) {
     free(arena);
 }
 
-static int run(Job *job, Parallel parallel, int threads) { /* 0, or 1 when there was no memory */
-    if (parallel && threads > 1 && job->num_units > 1)
-        parallel(run_units, job, job->num_units < threads ? (unsigned)job->num_units : (unsigned)threads, 0);
+/* Below this many numbers a thread, waking it and waiting for it costs more than it saves. */
+enum { NUMBERS_A_THREAD = 1 << 15 };
+
+static int run(Job *job, int64_t numbers, Parallel parallel, int64_t threads) { /* 0, or 1 when there was no memory */
+    if (threads > job->num_units) threads = job->num_units;
+    if (threads > numbers / NUMBERS_A_THREAD) threads = numbers / NUMBERS_A_THREAD;
+    if (parallel && threads > 1)
+        parallel(run_units, job, (unsigned)threads, 0);
     else
         run_units(job);
     /* Units that no thread could take: some threads may have had memory, then they did all of them. */
@@ -190,7 +195,7 @@ int alexnet_block_forward(const Block *block, int64_t n, int bfloat16, const voi
     if (strips > block->pooled_height) strips = block->pooled_height;
     Job job = {.num_units = n * strips, .isa = isa, .block = block, .bfloat16 = bfloat16, .num_strips = strips,
                .x = x, .y = y, .winners = winners};
-    return run(&job, parallel, threads);
+    return run(&job, n * block->height * block->width * block->channels, parallel, threads);
 }
 
 /* grad_x from x, the gradient of y and what the forward pass left in winners. */
@@ -198,16 +203,16 @@ int alexnet_block_backward(const Block *block, int64_t n, int bfloat16, const vo
                            const uint8_t *winners, void *grad_x, int isa, Parallel parallel, int threads) {
     Job job = {.num_units = n, .isa = isa, .block = block, .bfloat16 = bfloat16, .num_strips = 1, .x = x,
                .grad_y = grad_y, .y = grad_x, .winners = (uint8_t *)winners};
-    return run(&job, parallel, threads);
+    return run(&job, n * block->height * block->width * block->channels, parallel, threads);
 }
 
 int alexnet_update(const Update *update, int isa, Parallel parallel, int threads) {
     Job job = {.num_units = (update->length + UPDATE_CHUNK - 1) / UPDATE_CHUNK, .isa = isa, .update = update};
-    return run(&job, parallel, threads);
+    return run(&job, update->length, parallel, threads);
 }
 
 /* Network inputs from n crops: (pixel + shift - mean) * scale. */
 int alexnet_images(const Images *images, int64_t n, int isa, Parallel parallel, int threads) {
     Job job = {.num_units = n, .isa = isa, .images = images};
-    return run(&job, parallel, threads);
+    return run(&job, 3 * n * images->height * images->width, parallel, threads);
 }

@@ -164,3 +164,13 @@ def test_a_table_on_a_terminal_holds_every_cell(monkeypatch):
     stream = Terminal()
     print_table(["name", "n"], [("[b]cat[/b]", 7)], title="T", numeric=["n"], stream=stream)
     assert "[b]cat[/b]" in stream.getvalue() and "7" in stream.getvalue()
+
+
+def test_a_counters_rate_counts_the_time_before_its_first_call():
+    stream, clock = io.StringIO(), Clock()
+    with Progress("plain", stream=stream, clock=clock, plain_seconds=1.0) as progress:
+        count = progress.counter("Validation", transient=True)
+        for done in (100, 200, 300):
+            clock.now += 10
+            count(done, 1000)
+    assert stream.getvalue().splitlines()[0] == "Validation: 10 %  10 images/s  1:30 left"

@@ -1,0 +1,111 @@
+"""Copies of one image in both splits or in two classes, by the content of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from alexnet.data.holdout import hash_files
+from alexnet.data.splits import Source, Split
+from alexnet.doctor.findings import Finding, capped, finding
+from alexnet.doctor.images import file_of, sample
+from alexnet.runtime.device import default_num_workers
+
+MAX_HASHED = 20_000
+_MAX_ARRAY_BYTES = 2**30
+_NEARLY_ALL = 0.9
+_MANY = 0.01
+
+
+class _Image(NamedTuple):
+    split: str
+    label: int
+    key: str
+    content: bytes
+
+
+def inspect_duplicates(spec: str, path: Path | None, source: Source, *, full: bool) -> list[Finding]:
+    """Look for exact copies. Only files of equal length are read, and at most MAX_HASHED of them unless `full`."""
+    splits = [split for split in (source.train, source.val) if split is not None]
+    images, complete = _hashed(path, splits, full=full)
+    groups: dict[bytes, list[_Image]] = defaultdict(list)
+    for image in images:
+        groups[image.content].append(image)
+    copies = [group for group in groups.values() if len(group) > 1]
+    if not copies:
+        return []
+    note = "" if complete else f" {len(images)} of the files of equal length were read; --full reads all."
+    findings = _across_splits(spec, copies, len(source.val), note)
+    across = [group for group in copies if len({image.label for image in group}) > 1]
+    if across:
+        rows = [" = ".join(f"{image.key} ({source.classes[image.label]})" for image in group[:2]) for group in across]
+        what = f"{len(across)} images lie in more than one class.{note}"
+        findings.append(finding("duplicates-across-classes", spec, what, capped(rows)))
+    within = [
+        own
+        for group in copies
+        if len(own := [image for image in group if image.split == "train"]) > 1 and len({i.label for i in own}) == 1
+    ]
+    if within:
+        extra = sum(len(group) - 1 for group in within)
+        rows = [" = ".join(image.key for image in group[:2]) for group in within]
+        what = f"{extra} training images are copies of another one of their class.{note}"
+        findings.append(finding("duplicates-in-training", spec, what, capped(rows)))
+    return findings
+
+
+def _across_splits(spec: str, copies: list[list[_Image]], num_val: int, note: str) -> list[Finding]:
+    pairs = []
+    for group in copies:
+        train = [image for image in group if image.split == "train"]
+        if train:
+            pairs += [(image, train[0]) for image in group if image.split == "val"]
+    if not pairs:
+        return []
+    rows = [f"{val.key} = {train.key}" for val, train in pairs]
+    share = len(pairs) / num_val
+    what = f"{len(pairs)} of {num_val} validation images ({share:.1%}) are training images too, byte for byte.{note}"
+    if share >= _NEARLY_ALL:
+        return [finding("validation-in-training", spec, what, capped(rows))]
+    severity = None if share >= _MANY else "warning"
+    return [finding("duplicates-across-splits", spec, what, capped(rows), severity=severity)]
+
+
+def _hashed(path: Path | None, splits: list[Split], *, full: bool) -> tuple[list[_Image], bool]:
+    """The images that may have a copy, with their hashes, and whether none was left out for the time it takes."""
+    arrays = [split for split in splits if split.array is not None]
+    if arrays:
+        hashed = [
+            _Image(split.name, int(split.labels[i]), split.keys[i], hashlib.sha256(split.array[i]).digest())
+            for split in arrays
+            if split.array is not None and (full or split.array.nbytes <= _MAX_ARRAY_BYTES)
+            for i in range(len(split))
+        ]
+        return hashed, len(hashed) == sum(map(len, arrays))
+    by_size: dict[int, list[tuple[Split, int, Path]]] = defaultdict(list)
+    for split in splits:
+        for i, key in enumerate(split.keys):
+            file = file_of(path, key)
+            if file is not None and file.is_file():
+                by_size[os.stat(file).st_size].append((split, i, file))
+    groups = [group for _, group in sorted(by_size.items()) if len(group) > 1]
+    chosen = _limited(groups, None if full else MAX_HASHED)
+    digests = hash_files([file for _, _, file in chosen], default_num_workers(images_in_memory=False))
+    images = [
+        _Image(split.name, int(split.labels[i]), split.keys[i], digest)
+        for (split, i, _), digest in zip(chosen, digests, strict=True)
+    ]
+    return images, len(chosen) == sum(map(len, groups))
+
+
+def _limited(groups: list[list], limit: int | None) -> list:
+    """The members of whole groups (files of one length), evenly chosen, until there are about `limit`."""
+    total = sum(map(len, groups))
+    if limit is None or total <= limit:
+        return [member for group in groups for member in group]
+    keep: Callable[[int], bool] = set(sample(len(groups), max(1, len(groups) * limit // total))).__contains__
+    return [member for i, group in enumerate(groups) if keep(i) for member in group][: 2 * limit]

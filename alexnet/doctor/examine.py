@@ -1,0 +1,135 @@
+"""From the things a person names to findings: which is what, and what is compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alexnet.config import DataConfig, Recipe
+from alexnet.config_io import load_recipe, recipe_names
+from alexnet.data.sources import BUILT_IN, KINDS
+from alexnet.doctor.activations import inspect_start
+from alexnet.doctor.checkpoint import data_config, inspect_checkpoint, inspect_checkpoint_fit
+from alexnet.doctor.data import DataFacts, inspect_data
+from alexnet.doctor.findings import SEVERITIES, Finding, finding
+from alexnet.doctor.machine import inspect_machine
+from alexnet.doctor.recipe import inspect_fit, inspect_recipe
+from alexnet.doctor.run import inspect_run, is_run
+from alexnet.errors import UserError
+from alexnet.training.checkpoint import Checkpoint
+
+_CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
+
+
+@dataclass
+class Things:
+    """What the person named, by kind."""
+
+    data: list[str] = field(default_factory=list)
+    recipe: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
+
+
+def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
+    """Tell data, recipe, checkpoints and runs apart by name and by what is there. Raises UserError.
+
+    A name that is a recipe's and a data set's (digits) is both, unless one of the two is named otherwise; beside a
+    checkpoint or a run it is the data.
+    """
+    things = Things(data=list(data))
+    both = []
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if argument in BUILT_IN and argument in recipe_names() and not path.exists():
+            both.append(argument)
+        elif "=" in argument and not path.exists():
+            things.overrides.append(argument)
+        elif is_run(path):
+            things.runs.append(path)
+        elif (argument in recipe_names() and not path.is_dir()) or path.suffix == ".toml":
+            _add_recipe(things, argument)
+        elif path.is_file() and (path.suffix.lower() in _CHECKPOINT_SUFFIXES or not path.suffix):
+            things.checkpoints.append(path)
+        elif path.exists() or argument.partition(":")[0] in (*BUILT_IN, *KINDS):
+            things.data.append(argument)
+        else:
+            raise UserError(
+                f"{argument} is no path and no name that is known here. Give a data set (a path, "
+                f"{' or '.join(BUILT_IN)}), a recipe ({', '.join(recipe_names())}, or a .toml file), a checkpoint or "
+                "a run's folder."
+            )
+    for name in both:
+        if things.recipe is None and not (things.checkpoints or things.runs):
+            things.recipe = name
+            if things.data:
+                continue
+        things.data.append(name)
+    if things.overrides and things.recipe is None:
+        raise UserError(f"{things.overrides[0]} changes a recipe, and none is named.")
+    return things
+
+
+def _add_recipe(things: Things, name: str) -> None:
+    if things.recipe is not None:
+        raise UserError(f"one recipe is expected, two were given: {things.recipe}, {name}.")
+    things.recipe = name
+
+
+def examine(things: Things, *, full: bool = False) -> list[Finding]:
+    """All findings, the worst first within each thing; about the machine where nothing is named."""
+    if not (things.data or things.recipe or things.checkpoints or things.runs):
+        return inspect_machine()
+    findings: list[Finding] = []
+    recipe = None
+    if things.recipe is not None:
+        try:
+            recipe = load_recipe(things.recipe, things.overrides)
+        except UserError as error:
+            findings.append(finding("recipe-refused", things.recipe, str(error)))
+    checkpoints: list[tuple[str, Checkpoint]] = []
+    for path in things.runs:
+        run_recipe, found = inspect_run(path)
+        findings += found
+        checkpoint = _examine_checkpoint(path, findings) if (path / "checkpoints").is_dir() else None
+        if checkpoint is not None:
+            checkpoints.append((str(path), checkpoint))
+        if run_recipe is not None:
+            num_classes = None if checkpoint is None else checkpoint.num_classes
+            to_run_here = not (path / "summary.json").is_file()
+            findings += inspect_recipe(str(path), run_recipe, num_classes, to_run_here=to_run_here)[1]
+    for path in things.checkpoints:
+        checkpoint = _examine_checkpoint(path, findings)
+        if checkpoint is not None:
+            checkpoints.append((str(path), checkpoint))
+    config = recipe.data if recipe else data_config(checkpoints[0][1]) if checkpoints else DataConfig()
+    all_facts = []
+    for spec in things.data:
+        facts, found = inspect_data(spec, config, full=full)
+        findings += found
+        all_facts.append(facts)
+    if recipe is not None and things.recipe is not None:
+        findings += _examine_recipe(things.recipe, recipe, all_facts)
+    for name, checkpoint in checkpoints:
+        for facts in all_facts:
+            findings += inspect_checkpoint_fit(name, checkpoint, facts)
+    order = list(dict.fromkeys(item.about for item in findings))
+    return sorted(findings, key=lambda item: (order.index(item.about), SEVERITIES.index(item.severity)))
+
+
+def _examine_checkpoint(path: Path, findings: list[Finding]) -> Checkpoint | None:
+    checkpoint, found = inspect_checkpoint(path)
+    findings += found
+    return checkpoint
+
+
+def _examine_recipe(name: str, recipe: Recipe, all_facts: list[DataFacts]) -> list[Finding]:
+    num_classes = len(all_facts[0].classes) if all_facts else 0
+    model, findings = inspect_recipe(name, recipe, num_classes or None)
+    for facts in all_facts:
+        findings += inspect_fit(name, recipe, facts)
+        if model is not None and not any(item.severity == "problem" for item in findings):
+            findings += inspect_start(name, recipe, model, facts)
+    return findings
