@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,18 @@ def _held(folder: Path, overwrite: bool) -> Iterator[None]:
             (folder / STATISTICS).unlink(missing_ok=True)
             for name in (*SPLITS, WORK):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        yield
+        try:
+            yield
+        finally:
+            _leave(folder)
+
+
+def _leave(folder: Path) -> None:
+    """Take the lock's file away, and the folder where nothing came of it."""
     (folder / ".lock").unlink(missing_ok=True)
+    for empty in (folder / WORK, folder):
+        with suppress(OSError):
+            empty.rmdir()
 
 
 def _described(kind: str) -> str:

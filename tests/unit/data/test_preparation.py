@@ -264,6 +264,7 @@ def test_a_source_that_is_not_there_names_what_can_be_downloaded(tmp_path: Path)
         prepare(tmp_path / "nothing", tmp_path / "prepared", **SMALL)
     with pytest.raises(UserError, match=r"without an account at image-net\.org"):
         prepare("imagenet", tmp_path / "prepared", **SMALL)
+    assert not (tmp_path / "prepared").exists(), "nothing came of it"
 
 
 # ---------------------------------------------------------------- forms of output
