@@ -169,7 +169,7 @@ class RemoteShards:
             self._expected = list(shards)
             for shard in set(range(len(self._maps))) - set(shards):
                 self._maps[shard] = None  # a file that is mapped takes its space even when it is deleted
-            self._wanted = [shard for shard in shards if self._maps[shard] is None]
+            self._wanted = [shard for shard in shards if self._maps[shard] is None and shard not in self._coming]
             self._start_downloads()
 
     def wait(self, seconds: float) -> bool:
@@ -197,7 +197,8 @@ class RemoteShards:
 
     def _want(self, shard: int) -> None:
         with self._lock:
-            if self._expected is None and self._fits and shard not in self._wanted and shard not in self._failed:
+            known = shard in self._wanted or shard in self._coming or shard in self._failed
+            if self._expected is None and self._fits and not known:
                 self._wanted.append(shard)
                 self._start_downloads()
 
