@@ -9,7 +9,7 @@ setup(
         Extension(
             "alexnet.ops.native._kernels",
             sources=["alexnet/ops/native/kernels.c"],
-            depends=["alexnet/ops/native/block.inc"],
+            depends=["alexnet/ops/native/block.inc", "alexnet/ops/native/pixels.inc"],
             extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"],
             optional=True,
         )

@@ -14,7 +14,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from alexnet._version import __version__
-from alexnet.commands import prepare_arguments
+from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.options import Device, Json, Quiet
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -29,11 +30,6 @@ app = typer.Typer(
 )
 recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
-benchmarks = typer.Typer(
-    help="Measure the speed on this machine, beside what one would otherwise run.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(benchmarks, name="benchmark")
 
 DATA_HELP = (
@@ -41,27 +37,13 @@ DATA_HELP = (
     "or not), a prepared data set, the original files of CIFAR-10, Tiny-ImageNet-200 or Imagenette. KIND:PATH settles "
     "the kind."
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), or a device of torch.")]
+SOURCE_HELP = (
+    "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
+    "-160), tiny-imagenet, cifar10 to download."
+)
 Recipes = Annotated[
     list[str], typer.Argument(metavar="RECIPE|section.key=value...", help="One recipe, and values to replace.")
 ]
-Variant = Annotated[str, typer.Option(help="A variant (see `alexnet info`).")]
-BatchSize = Annotated[int, typer.Option(help="Images per step.")]
-Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32: of our activations.")]
-Baselines = Annotated[
-    str | None,
-    typer.Option(
-        help="Names with commas between, all, or none: textbook, flags, flags-float32, torchvision, "
-        "torchvision-compiled, onnxruntime (inference); of ours with one thing otherwise: conv1-direct, "
-        "conv1-by-blocks, plain-torch, no-norm. Default: those that make sense on this machine.",
-        show_default=False,
-    ),
-]
-Rounds = Annotated[int, typer.Option(help="Blocks measured of each, in turn; the median counts.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of torch's kernels. Default: torch's choice.")]
-Record = Annotated[Path | None, typer.Option(help="Write the record to this JSON file too.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -186,9 +168,6 @@ def predict(
         raise typer.Exit(2)
 
 
-app.command(epilog=prepare_arguments.EPILOG)(prepare_arguments.prepare)
-
-
 @app.command(
     epilog=(
         "Examples:\n\n\b\n"
@@ -221,6 +200,71 @@ def doctor(
 
     if not doctor_command(things or [], data or [], full=full, as_json=json):
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog=(
+        "Examples:\n\n\b\n"
+        "  alexnet prepare downloads/ imagenet        ILSVRC2012_img_train.tar, ..._img_val.tar and the devkit\n"
+        "  alexnet prepare imagenette-160 nette       downloaded from its official address\n"
+        "  alexnet prepare photos photos-256 --format raw\n\n"
+        "docs/data.md has all forms that are recognised, and the format that is written."
+    )
+)
+def prepare(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder for the prepared data set.")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of the squares in pixels (default: 256; less for smaller sets).", min=8)
+    ] = None,
+    quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
+    format: Annotated[
+        str | None, typer.Option(help="jpeg or raw (uncompressed; the default for CIFAR-10, jpeg elsewhere).")
+    ] = None,
+    keep_original: Annotated[
+        bool, typer.Option("--keep-original", help="Keep the files as they are, neither resized nor encoded again.")
+    ] = False,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of each class held out where a set has no validation images (0.1).")
+    ] = None,
+    images_per_shard: Annotated[int | None, typer.Option(help="Default: as many as make 256 MB.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads (default: one a core).", min=0)] = None,
+    downloads: Annotated[
+        Path | None, typer.Option(help="Where downloaded archives are kept (default: beside DEST).")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare official archives with their published md5 sums.")] = True,
+    allow_damaged: Annotated[
+        bool, typer.Option("--allow-damaged", help="Prepare what is whole of an archive that is cut off or changed.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another prepared data set that is in DEST.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a prepared data set of any form of ImageNet, or of any images.
+
+    Stop it whenever you like: the same command goes on where it stopped, to the same bytes.
+    """
+    from alexnet.commands.prepare import prepare_command
+
+    prepare_command(
+        source,
+        dest,
+        image_size=size,
+        quality=quality,
+        format=format,
+        keep_original=keep_original,
+        val_fraction=val_fraction,
+        images_per_shard=images_per_shard,
+        num_workers=workers,
+        downloads=downloads,
+        verify=verify,
+        allow_damaged=allow_damaged,
+        overwrite=overwrite,
+        as_json=json,
+        quiet=quiet,
+    )
 
 
 @app.command()
@@ -284,68 +328,6 @@ def recipe_validate(arguments: Recipes, json: Json = False) -> None:
     from alexnet.commands import recipe
 
     recipe.validate_command(arguments, as_json=json)
-
-
-@benchmarks.command("train")
-def benchmark_train(
-    model: Variant = "as_run",
-    batch_size: BatchSize = 128,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    baselines: Baselines = None,
-    rounds: Rounds = 5,
-    threads: Threads = None,
-    output: Record = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure training: input, forward, backward and update, from bytes, beside the baselines."""
-    from alexnet.commands.benchmark import benchmark_command
-
-    benchmark_command(
-        "train",
-        model=model,
-        batch_size=batch_size,
-        precision=precision,
-        device=device,
-        baselines=baselines,
-        rounds=rounds,
-        threads=threads,
-        output=output,
-        as_json=json,
-        quiet=quiet,
-    )
-
-
-@benchmarks.command("inference")
-def benchmark_inference(
-    model: Variant = "as_run",
-    batch_size: BatchSize = 128,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    baselines: Baselines = None,
-    rounds: Rounds = 5,
-    threads: Threads = None,
-    output: Record = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure inference: from bytes to logits, beside the baselines."""
-    from alexnet.commands.benchmark import benchmark_command
-
-    benchmark_command(
-        "inference",
-        model=model,
-        batch_size=batch_size,
-        precision=precision,
-        device=device,
-        baselines=baselines,
-        rounds=rounds,
-        threads=threads,
-        output=output,
-        as_json=json,
-        quiet=quiet,
-    )
 
 
 def main() -> NoReturn:

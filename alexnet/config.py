@@ -55,6 +55,12 @@ class DataConfig(Section):
     """Chooses which images are held out; not the run's seed, so that seeds are compared on one split."""
     shuffle: Literal["each_epoch", "once", "never"] = "each_epoch"
     """The 2012 code went through its batch files in one fixed order ("once" or "never")."""
+    shuffle_window: PositiveInt | None = None
+    """For sets that do not fit on the disk: take the shards in random order, and shuffle the images of so many shards
+    among themselves. None shuffles all images. No effect on data without shards."""
+    cache_gb: NonNegative | None = None
+    """Most that the shards of a data set on the network may take on this machine's disk; None: half of what is free
+    there. Has no effect on the result."""
     max_train_images: PositiveInt | None = None
     """Use only so many training images, drawn by split_seed; None uses all."""
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01

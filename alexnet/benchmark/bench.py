@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from alexnet.benchmark.baselines import build_contestant
 from alexnet.benchmark.clock import PhaseClock, measure_phases, time_block
 from alexnet.benchmark.contestants import NUM_BATCHES, random_batches
-from alexnet.benchmark.job import Job
+from alexnet.benchmark.job import Job, LoadingJob
 from alexnet.benchmark.limits import Limits, LimitsMeter
+from alexnet.benchmark.loading_bench import LoadingBench
 from alexnet.benchmark.worker import HARDWARE
 
 _BLOCK_SECONDS = 1.0
@@ -111,8 +112,10 @@ class HardwareBench:
         return self.meter.measure()
 
 
-def open_bench(name: str, job: Job) -> Bench | HardwareBench:
+def open_bench(name: str, job: Job | LoadingJob) -> Bench | HardwareBench | LoadingBench:
     """The bench of a contestant, or of the hardware."""
+    if isinstance(job, LoadingJob):
+        return LoadingBench(name, job)
     return HardwareBench(job) if name == HARDWARE else Bench(name, job)
 
 

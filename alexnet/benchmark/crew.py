@@ -7,7 +7,7 @@ import signal
 from types import TracebackType
 from typing import Any
 
-from alexnet.benchmark.job import Job
+from alexnet.benchmark.job import Job, LoadingJob
 from alexnet.benchmark.worker import serve
 
 _SPAWN = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, and inherits torch's threads
@@ -20,10 +20,12 @@ class WorkerError(Exception):
 class Worker:
     """A contestant's process."""
 
-    def __init__(self, name: str, job: Job) -> None:
+    def __init__(self, name: str, job: Job | LoadingJob) -> None:
         self.name = name
         self._connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=serve, args=(theirs, name, job), name=f"alexnet-{name}", daemon=True)
+        # A daemon may not have processes of its own, as some ways of loading have; workers die with their parent anyway
+        daemon = isinstance(job, Job)
+        self._process = _SPAWN.Process(target=serve, args=(theirs, name, job), name=f"alexnet-{name}", daemon=daemon)
         self._process.start()
         theirs.close()
 
@@ -61,7 +63,7 @@ class Worker:
 class Crew:
     """All workers of a benchmark, as a context manager that leaves none behind."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job | LoadingJob) -> None:
         self.job = job
         self._workers: list[Worker] = []
 

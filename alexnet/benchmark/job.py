@@ -7,6 +7,8 @@ from typing import Literal
 
 Task = Literal["train", "inference"]
 NUM_CLASSES = 1000
+STORED_SIZE, CROP_SIZE = 256, 224
+"""Of the benchmark of loading: the side of the squares, and of the crops."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,21 @@ class Job:
     """A device of torch."""
     threads: int | None
     """Threads of torch's kernels; None leaves torch's choice."""
+
+
+@dataclass(frozen=True)
+class LoadingJob:
+    """The work of the benchmark of loading: crops of CROP_SIZE with flips, from the same images."""
+
+    originals: str | None
+    """Class folders."""
+    jpeg: str | None
+    """The same images as a prepared data set of JPEG squares."""
+    raw: str | None
+    """And as one of pixels."""
+    batch_size: int
+    num_workers: int
+    """Threads or processes that read."""
 
 
 @dataclass(frozen=True)

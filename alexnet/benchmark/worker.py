@@ -14,12 +14,12 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-from alexnet.benchmark.job import Job
+from alexnet.benchmark.job import Job, LoadingJob
 
 HARDWARE = "hardware"
 
 
-def serve(connection: Connection, name: str, job: Job) -> None:
+def serve(connection: Connection, name: str, job: Job | LoadingJob) -> None:
     """Answer requests (method of a `Bench`, arguments) until the pipe is closed.
 
     An answer is ("done", value) or ("failed", what went wrong, in a line).

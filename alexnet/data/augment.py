@@ -1,7 +1,7 @@
 """The augmentation of the paper (4.1): random crops, reflections, and noise along the principal components of colour.
 
-`draw_augmentation` makes all random choices of a step from (seed, step); `cut_crops` carries out the geometric ones on
-the squares, and `Preprocessing.normalize` applies the colour shift together with the mean.
+`draw_augmentation` makes all random choices of a step from (seed, step); `cut_crop` (resample.py) carries out the
+geometric ones, and `Preprocessing.normalize` applies the colour shift together with the mean.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from alexnet.config import AugmentConfig
 from alexnet.data.statistics import Statistics
@@ -89,13 +88,3 @@ def _draw_color_shift(magnitude: float, statistics: Statistics, seed: int, step:
     """
     alphas = random_stream(seed, "color", step).standard_normal((batch_size, 3)) * magnitude
     return ((alphas * statistics.color_stdevs) @ statistics.color_vectors.T).astype(np.float32)
-
-
-def cut_crop(square: np.ndarray, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
-    """Write one crop of a (S, S, 3) uint8 square into `out` (h, w, 3), resized to it where the box has another size."""
-    top, left, height, width = (int(value) for value in box)
-    crop = square[top : top + height, left : left + width]
-    if crop.shape != out.shape:
-        image = Image.fromarray(np.ascontiguousarray(crop))
-        crop = np.asarray(image.resize((out.shape[1], out.shape[0]), Image.Resampling.BILINEAR))
-    out[...] = crop[:, ::-1] if flip else crop

@@ -102,7 +102,8 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _is_upright(data: bytes) -> bool:
-    if b"Exif\x00\x00" not in data and b"http://ns.adobe.com/xap/" not in data:
+    head = _before_scan(data)
+    if b"Exif\x00\x00" not in head and b"http://ns.adobe.com/xap/" not in head:
         return True
     _silence_pillow()
     try:
@@ -110,6 +111,16 @@ def _is_upright(data: bytes) -> bool:
             return image.getexif().get(_ORIENTATION, 1) == 1
     except Exception:
         return False
+
+
+def _before_scan(data: bytes) -> bytes:
+    """The segments of a JPEG before its compressed pixels; all of it, where they do not follow each other properly."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        if data[at + 1 : at + 2] == b"\xda":
+            return data[:at]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:

@@ -1,9 +1,15 @@
-"""Batches for training, read ahead by threads; their content follows from (seed, step) alone."""
+"""Batches for training, read ahead by threads; their content follows from (seed, step) alone.
+
+Threads, because decoding, cropping and copying leave the interpreter to others, and because threads write into one
+batch where processes would have to hand images over. All threads work on one batch, some rows each: so the next batch
+is there as early as can be, and few have to be ahead.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,11 +17,17 @@ import numpy as np
 import torch
 
 from alexnet.config import AugmentConfig
-from alexnet.data.augment import cut_crop, draw_augmentation
+from alexnet.data.augment import Augmentation, draw_augmentation
+from alexnet.data.batch_memory import BatchMemory
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import Statistics
+
+_BATCHES_AHEAD = 2
+"""Beside the one in use: one that is ready, and one that the threads work on."""
+_MOST_ROWS = 16
+"""Of a batch in one piece of work: handing it out then costs a hundredth of the cheapest reading."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,9 @@ class TrainingLoader:
         batch_size: int,
         crop_size: int,
         num_workers: int,
+        pinned: bool = False,
     ) -> None:
+        """pinned: make batches in memory that CUDA copies from directly."""
         self.images = images
         self.statistics = statistics
         self.augment = augment
@@ -71,49 +85,104 @@ class TrainingLoader:
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.num_workers = num_workers
+        self._announced: Sequence[int] | None = None
+        self._memory = BatchMemory((batch_size, crop_size, crop_size, 3), pinned=pinned)
 
     def make_batch(self, step: int) -> Batch:
         """The batch of one step: a pure function of (data, recipe, seed, step)."""
-        first = step * self.batch_size
-        indices = self.order.indices(first, self.batch_size)
-        plan = draw_augmentation(
-            self.augment,
-            self.statistics,
-            seed=self.order.seed,
-            step=step,
-            epoch=first / len(self.images),
-            batch_size=self.batch_size,
-            image_size=self.images.image_size,
-            crop_size=self.crop_size,
-        )
-        crops = np.empty((self.batch_size, self.crop_size, self.crop_size, 3), dtype=np.uint8)
-        for row, index in enumerate(indices):
-            cut_crop(self.images.square(int(index)), plan.boxes[row], bool(plan.flips[row]), crops[row])
-        resized = self.augment.crop == "random_resized"
+        assembly = _Assembly(self, self._memory, step)
+        assembly.fill(range(self.batch_size))
+        return assembly.batch()
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps start, ..., stop - 1 in order; reads ahead in `num_workers` threads."""
+        if self.num_workers == 0:
+            for step in range(start, stop):
+                self._announce(step * self.batch_size)
+                yield self.make_batch(step)
+            return
+        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="alexnet-loader")
+        pending: deque[tuple[_Assembly, list[Future[None]]]] = deque()
+
+        def submit(step: int) -> None:
+            self._announce(step * self.batch_size)
+            assembly = _Assembly(self, self._memory, step)
+            pending.append((assembly, [pool.submit(assembly.fill, rows) for rows in self._pieces()]))
+
+        try:
+            for step in range(start, min(start + 1 + _BATCHES_AHEAD, stop)):
+                submit(step)
+            for step in range(start, stop):
+                assembly, futures = pending.popleft()
+                for future in futures:
+                    future.result()
+                if step + 1 + _BATCHES_AHEAD < stop:
+                    submit(step + 1 + _BATCHES_AHEAD)
+                yield assembly.batch()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _announce(self, position: int) -> None:
+        """Tell the images' storage which shards come next, whenever that changes."""
+        shards = self.order.shards_ahead(position)
+        if shards is not None and shards != self._announced and self.images.storage.expect is not None:
+            self.images.storage.expect(shards)
+            self._announced = shards
+
+    def _pieces(self) -> list[range]:
+        """The rows of a batch, in pieces: a few for each thread."""
+        size = max(1, min(_MOST_ROWS, self.batch_size // (2 * self.num_workers)))
+        return [range(row, min(row + size, self.batch_size)) for row in range(0, self.batch_size, size)]
+
+
+class _Assembly:
+    """A batch while it is being made, by any number of threads."""
+
+    def __init__(self, loader: TrainingLoader, memory: BatchMemory, step: int) -> None:
+        self._loader, self._memory, self._step = loader, memory, step
+        self._lock = threading.Lock()
+        self._is_planned = False
+
+    def fill(self, rows: range) -> None:
+        """Read and crop the images of some rows."""
+        self._plan_once()
+        plan, images = self.plan, self._loader.images
+        for row in rows:
+            images.cut(int(self.indices[row]), plan.boxes[row], bool(plan.flips[row]), self.pixels[row])
+
+    def batch(self) -> Batch:
+        """The batch, once all rows are filled."""
+        plan, loader = self.plan, self._loader
+        resized = loader.augment.crop == "random_resized"
         return Batch(
-            step=step,
-            indices=indices,
-            labels=torch.from_numpy(self.images.labels[indices].astype(np.int64)),
-            crops=torch.from_numpy(crops),
+            step=self._step,
+            indices=self.indices,
+            labels=torch.from_numpy(loader.images.labels[self.indices].astype(np.int64)),
+            crops=self.crops,
             offsets=None if resized else torch.from_numpy(plan.boxes[:, :2].copy()),
             flips=torch.from_numpy(plan.flips.copy()),
             color_shift=None if plan.color_shift is None else torch.from_numpy(plan.color_shift),
             divisor=plan.divisor,
         )
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of steps start, ..., stop - 1 in order; reads ahead in `num_workers` threads."""
-        if self.num_workers == 0:
-            for step in range(start, stop):
-                yield self.make_batch(step)
-            return
-        ahead = self.num_workers + 1
-        pending: deque[Future[Batch]] = deque()
-        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="alexnet-loader")
-        try:
-            for step in range(start, stop):
-                for upcoming in range(step + len(pending), min(step + ahead, stop)):
-                    pending.append(pool.submit(self.make_batch, upcoming))
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _plan_once(self) -> None:
+        """Draw what is random in the batch, in whichever thread comes first: an epoch's order takes its time."""
+        with self._lock:
+            if self._is_planned:
+                return
+            loader = self._loader
+            first = self._step * loader.batch_size
+            self.indices = loader.order.indices(first, loader.batch_size)
+            self.plan: Augmentation = draw_augmentation(
+                loader.augment,
+                loader.statistics,
+                seed=loader.order.seed,
+                step=self._step,
+                epoch=first / len(loader.images),
+                batch_size=loader.batch_size,
+                image_size=loader.images.image_size,
+                crop_size=loader.crop_size,
+            )
+            self.crops = self._memory.take()
+            self.pixels = self.crops.numpy()
+            self._is_planned = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from alexnet.data.decode import UnreadableImage, decode_image
 from alexnet.data.encoding import decode_raw
-from alexnet.data.shards import ShardFiles, ShardIndex
-from alexnet.data.splits import Source, Split
+from alexnet.data.shards import ShardFiles, ShardIndex, Shards
+from alexnet.data.splits import Source, Split, Storage
 from alexnet.data.statistics import Statistics
 from alexnet.errors import UserError
 from alexnet.runtime.files import read_json
@@ -39,7 +39,12 @@ def open_prepared(folder: Path) -> Source:
     splits: dict[str, Split | None] = {}
     for name in SPLITS:
         shards = open_shards(folder, record, name)
-        splits[name] = None if shards is None else _split(name, shards, record)
+        splits[name] = None if shards is None else prepared_split(name, shards, record)
+    return prepared_source(folder, record, splits)
+
+
+def prepared_source(folder: Path, record: dict[str, Any], splits: Mapping[str, Split | None]) -> Source:
+    """The source that dataset.json describes; statistics are read from the folder when they are asked for."""
     val = splits["val"]
     if val is None:
         raise UserError(f"{folder} has no validation images; prepare it again, with --val-fraction 0.1.")
@@ -82,14 +87,19 @@ def open_shards(folder: Path, record: dict[str, Any], split: str) -> ShardFiles 
     part = record["splits"].get(split)
     if part is None:
         return None
-    files = [folder / shard["file"] for shard in part["shards"]]
-    shards = ShardFiles(files, ShardIndex.load(folder / part["index"]["file"]))
-    labels = shards.index.label
-    if len(shards) != part["num_images"] or (
+    return ShardFiles([folder / shard["file"] for shard in part["shards"]], open_index(folder, record, split))
+
+
+def open_index(folder: Path, record: dict[str, Any], split: str) -> ShardIndex:
+    """The index of a split that the data set has. Raises UserError where it does not fit the description."""
+    part = record["splits"][split]
+    index = ShardIndex.load(folder / part["index"]["file"])
+    labels = index.label
+    if len(index) != part["num_images"] or (
         len(labels) and not 0 <= labels.min() <= labels.max() < len(record["classes"])
     ):
         raise UserError(f"{folder / part['index']['file']} does not fit {folder / DESCRIPTION}. Copy the set again.")
-    return shards
+    return index
 
 
 def load_statistics(folder: Path) -> Statistics:
@@ -132,7 +142,7 @@ def verify_prepared(folder: Path, on_progress: Callable[[int, int], None] | None
 class _Keys(Sequence[str]):
     """The keys of a split, each read from its shard when it is asked for."""
 
-    def __init__(self, shards: ShardFiles) -> None:
+    def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
     def __len__(self) -> int:
@@ -150,7 +160,15 @@ class _Keys(Sequence[str]):
         return self._shards.key(range(len(self))[index])
 
 
-def _split(name: str, shards: ShardFiles, record: dict[str, Any]) -> Split:
+def prepared_split(
+    name: str,
+    shards: Shards,
+    record: dict[str, Any],
+    *,
+    is_remote: bool = False,
+    expect: Callable[[Sequence[int]], None] | None = None,
+) -> Split:
+    """A split of a prepared data set, read from its shards; is_remote and expect: as of Storage."""
     is_raw = record["encoding"] == "raw"
 
     def read(i: int) -> np.ndarray:
@@ -169,6 +187,7 @@ def _split(name: str, shards: ShardFiles, record: dict[str, Any]) -> Split:
         read,
         classes=tuple(record["classes"]),
         is_checked=True,
+        storage=Storage(has_pixels=is_raw, is_remote=is_remote, shards=shards.index.shard, expect=expect),
     )
 
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -64,6 +64,49 @@ class ShardIndex:
         return cls(**arrays)
 
 
+class Shards(Protocol):
+    """The images of one split in its shards, wherever those are; everything may be used from several threads."""
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """What to call each shard."""
+        ...
+
+    @property
+    def index(self) -> ShardIndex:
+        """Where the images are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def payload(self, i: int) -> memoryview | bytes:
+        """The bytes of image i as they are in the shard."""
+        ...
+
+    def key(self, i: int) -> str:
+        """The key of image i, from its header in the shard."""
+        ...
+
+
+def name_in_header(header: bytes) -> str:
+    """The name of a member from its tar header."""
+    # The prefix is where ustar puts the front of a long name; the writer's keys are short enough to do without.
+    name, prefix = (field.split(b"\0", 1)[0] for field in (header[:100], header[345:500]))
+    return (prefix + b"/" + name if prefix else name).decode("utf-8", "backslashreplace")
+
+
+def check_index(index: ShardIndex, sizes: Sequence[int], name: str) -> None:
+    """Raise UserError where the index does not fit shards of these sizes; name: of the split, for the message."""
+    if len(index) == 0:
+        return
+    if index.shard.min() < 0 or index.shard.max() >= len(sizes) or index.offset.min() < HEADER_BYTES:
+        raise UserError(f"The index of {name} is damaged. {_REMEDY}")
+    beyond = np.flatnonzero((index.size < 0) | (index.offset + index.size > np.array(sizes)[index.shard]))
+    if len(beyond):
+        shard = int(index.shard[beyond[0]])
+        raise UserError(f"Shard {shard} of {name} is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
+
+
 class ShardFiles:
     """The shards of one split with their index; everything here may be used from several threads.
 
@@ -103,10 +146,7 @@ class ShardFiles:
 
     def _name(self, i: int) -> str:
         stop = int(self.index.offset[i])
-        header = self._map(int(self.index.shard[i]))[stop - HEADER_BYTES : stop]
-        # The prefix is where ustar puts the front of a long name; the writer's keys are short enough to do without.
-        name, prefix = (field.split(b"\0", 1)[0] for field in (header[:100], header[345:500]))
-        return (prefix + b"/" + name if prefix else name).decode("utf-8", "backslashreplace")
+        return name_in_header(self._map(int(self.index.shard[i]))[stop - HEADER_BYTES : stop])
 
     def _map(self, shard: int) -> mmap.mmap:
         mapped = self._maps[shard]
@@ -114,7 +154,7 @@ class ShardFiles:
             with self._lock:
                 mapped = self._maps[shard]
                 if mapped is None:
-                    mapped = self._maps[shard] = _map_file(self.files[shard])
+                    mapped = self._maps[shard] = map_file(self.files[shard])
         return mapped
 
     def _check(self) -> None:
@@ -127,18 +167,14 @@ class ShardFiles:
                 sizes.append(path.stat().st_size)
             except OSError as error:
                 raise UserError(f"The shard {path} cannot be used: {error.strerror}. {_REMEDY}") from None
-        if index.shard.min() < 0 or index.shard.max() >= len(sizes) or index.offset.min() < HEADER_BYTES:
-            raise UserError(f"The index of {self.files[0].parent if self.files else 'a split'} is damaged. {_REMEDY}")
-        beyond = np.flatnonzero((index.size < 0) | (index.offset + index.size > np.array(sizes)[index.shard]))
-        if len(beyond):
-            path = self.files[int(index.shard[beyond[0]])]
-            raise UserError(f"The shard {path} is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
+        check_index(index, sizes, str(self.files[0].parent))
 
 
 _REMEDY = "Copy the data set again, or prepare it again."
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
+    """A shard as bytes that are read when they are looked at. Raises RunError."""
     # A map keeps a file descriptor of its own, except where Python can do without (3.13); thousands of shards would
     # use up what a process is usually allowed.
     options = {"trackfd": False} if sys.version_info >= (3, 13) else {}

@@ -13,6 +13,7 @@ from alexnet.data import cifar10, imagenette, shapes, tiny_imagenet
 from alexnet.data.digits import open_digits
 from alexnet.data.folders import is_image_name, open_folder, subfolders
 from alexnet.data.prepared import is_prepared, open_prepared
+from alexnet.data.remote_prepared import open_remote
 from alexnet.data.splits import Source, Split, draw, fingerprint
 from alexnet.errors import UserError
 
@@ -66,9 +67,12 @@ def _open(spec: str, config: DataConfig) -> Source:
         return open_digits()
     if spec == "shapes" or spec.startswith("shapes:"):
         return shapes.open_shapes(_shapes_size(spec))
-    if re.match(r"(https?|s3|gs|ftp|hf):", spec):
+    if re.match(r"(prepared:)?[a-z][a-z0-9+]+://", spec):
+        return open_remote(spec.removeprefix("prepared:"), config.cache_gb)
+    if spec.startswith("hf:"):
         raise UserError(
-            f"{spec}: data sets on the network are not supported by this version; download it, give its folder."
+            f"{spec}: data sets of the Hugging Face Hub are not supported by this version; download its parquet files, "
+            "and bring them into form with `alexnet prepare FOLDER DEST`."
         )
     kind, separator, rest = spec.partition(":")
     if not separator or os.path.exists(spec) or len(kind) < 2 or not kind.replace("_", "").isalnum():

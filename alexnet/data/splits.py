@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Storage:
+    """How the images of a split are kept, as far as the order and the speed of reading depend on it.
+
+    has_pixels: they need no decoding. is_remote: they come over the network. shards: (N,) int32, never falling, which
+    shard each image lies in, where there are shards. expect: called with the shards that are needed next, the most
+    urgent first.
+    """
+
+    has_pixels: bool = False
+    is_remote: bool = False
+    shards: np.ndarray | None = None
+    expect: Callable[[Sequence[int]], None] | None = None
+
+    def take(self, indices: np.ndarray) -> Storage:
+        """That of the images at `indices`, which rise."""
+        return self if self.shards is None else replace(self, shards=self.shards[indices])
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """A list of labelled images that are read one at a time.
 
@@ -31,6 +50,7 @@ class Split:
     array: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     is_checked: bool = False
+    storage: Storage = Storage()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,6 +137,7 @@ def take(split: Split, indices: np.ndarray) -> Split:
         labels=split.labels[indices],
         keys=[split.keys[i] for i in positions],
         read=lambda i: split.read(positions[i]),
+        storage=split.storage.take(indices),
     )
 
 

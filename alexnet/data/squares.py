@@ -9,41 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from alexnet.data.decode import UnreadableImage
-from alexnet.data.splits import Split
+from alexnet.data.resample import cut_crop, cut_square_crop, to_square
+from alexnet.data.splits import Split, Storage
 from alexnet.data.threads import map_blocks
 from alexnet.errors import RunError, UserError
 
 _BLOCK_SIZE = 16
 _NAMES_SHOWN = 5
-
-
-def to_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale (H, W, 3) uint8 to a shorter side of `size` and keep the centre square: (size, size, 3) uint8 (paper 2).
-
-    Shrinking averages over all covered pixels (a triangle filter as wide as the scale), enlarging is bicubic. An image
-    whose shorter side is `size` already is only cropped, and one that is that square is returned as it is.
-    """
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    # Sides after scaling; each at least `size`, also where rounding would say otherwise.
-    new_width, new_height = (
-        size if side == short else max(size, round(side * size / short)) for side in (width, height)
-    )
-    left, top = (new_width - size) // 2, (new_height - size) // 2
-    if short == size:
-        return np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    # Resampling only the part that is kept gives the same pixels as cropping afterwards, without the rest's cost.
-    box = (
-        left * width / new_width,
-        top * height / new_height,
-        min(width, (left + size) * width / new_width),
-        min(height, (top + size) * height / new_height),
-    )
-    resample = Image.Resampling.BILINEAR if short > size else Image.Resampling.BICUBIC
-    return np.array(Image.fromarray(pixels).resize((size, size), resample, box))
+_ANYWHERE = Storage()
 
 
 @dataclass(frozen=True)
@@ -58,7 +33,8 @@ class ImageSet:
     """The readable images of a split as squares.
 
     labels: (N,) int64; keys: N strings; image_size: side S; skipped: the images left out, in the split's order; array:
-    (N, S, S, 3) uint8 with all squares, or None when each is decoded on demand; notes: sentences the person should see.
+    (N, S, S, 3) uint8 with all squares, or None when each is decoded on demand; notes: sentences the person should see;
+    storage: of the images, in this set's order.
     """
 
     def __init__(
@@ -71,6 +47,7 @@ class ImageSet:
         array: np.ndarray | None = None,
         read: Callable[[int], np.ndarray] | None = None,
         notes: Sequence[str] = (),
+        storage: Storage = _ANYWHERE,
     ) -> None:
         assert (array is None) != (read is None), "an ImageSet has either an array or a way to read"
         self.labels = labels
@@ -79,6 +56,7 @@ class ImageSet:
         self.skipped = list(skipped)
         self.array = array
         self.notes = list(notes)
+        self.storage = storage
         self._read = read
 
     def __len__(self) -> int:
@@ -88,9 +66,19 @@ class ImageSet:
         """Image `index` as (S, S, 3) uint8 RGB, from any thread; RunError when it has become unreadable."""
         if self.array is not None:
             return self.array[index]
+        return to_square(self._pixels(index), self.image_size)
+
+    def cut(self, index: int, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+        """Write one crop of the square of image `index` into `out` (h, w, 3), as `cut_crop` does; from any thread."""
+        if self.array is not None:
+            cut_crop(self.array[index], box, flip, out)
+        else:
+            cut_square_crop(self._pixels(index), self.image_size, box, flip, out)
+
+    def _pixels(self, index: int) -> np.ndarray:
         assert self._read is not None
         try:
-            return to_square(self._read(index), self.image_size)
+            return self._read(index)
         except UnreadableImage as error:
             raise RunError(_no_longer_readable(self.keys[index], str(error))) from None
 
@@ -216,17 +204,22 @@ def _without_skipped(split: Split, image_size: int, array: np.ndarray | None, sk
             f"None of the {len(split)} images of the {split.name} split can be read; the first is {split.keys[0]} "
             f"({skipped[0]}). Check that the files are whole images."
         )
+    if not skipped:
+        read = split.read if array is None else None
+        return ImageSet(split.labels, split.keys, image_size, array=array, read=read, storage=split.storage)
     kept = [i for i in range(len(split)) if i not in skipped]
     labels = split.labels[kept]
-    keys = [split.keys[i] for i in kept] if skipped else split.keys
+    keys = [split.keys[i] for i in kept]
     records = [Skipped(split.keys[i], skipped[i]) for i in sorted(skipped)]
     notes = _class_notes(split, labels)
-    if array is None:
-        return ImageSet(labels, keys, image_size, skipped=records, read=lambda i: split.read(kept[i]), notes=notes)
-    for new, old in enumerate(kept):
-        if new != old:
-            array[new] = array[old]
-    return ImageSet(labels, keys, image_size, skipped=records, array=array[: len(kept)], notes=notes)
+    if array is not None:
+        for new, old in enumerate(kept):
+            if new != old:
+                array[new] = array[old]
+        array = array[: len(kept)]
+    read = None if array is not None else (lambda i: split.read(kept[i]))
+    storage = split.storage.take(np.array(kept))
+    return ImageSet(labels, keys, image_size, skipped=records, array=array, read=read, notes=notes, storage=storage)
 
 
 def _class_notes(split: Split, labels: np.ndarray) -> list[str]:

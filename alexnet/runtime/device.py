@@ -100,6 +100,11 @@ def keep_freed_memory() -> None:
         return
 
 
+def has_work(device: torch.device) -> bool:
+    """Whether work that was given to the device is still to be done; a CPU does it at once."""
+    return device.type == "cuda" and not torch.cuda.current_stream(device).query()
+
+
 def default_num_workers(images_in_memory: bool) -> int:
     """Reading threads: one where images only need to be copied, one a core (at most eight) where they are decoded."""
     return 1 if images_in_memory else max(1, min(8, os.cpu_count() or 1))

@@ -17,7 +17,7 @@ from alexnet.config import Recipe
 from alexnet.config_io import load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.data.sampler import ImageOrder
+from alexnet.data.sampler import ImageOrder, ShardWindows
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
@@ -282,7 +282,7 @@ def _build_trainer(
     trainer = Trainer(
         recipe,
         model,
-        _build_loader(recipe, model, data),
+        _build_loader(recipe, model, data, execution),
         data.validation,
         preprocessing,
         execution=execution,
@@ -313,17 +313,25 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
         ) from None
 
 
-def _build_loader(recipe: Recipe, model: AlexNet, data: _Data) -> TrainingLoader:
+def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execution) -> TrainingLoader:
     workers = recipe.runtime.num_workers
     return TrainingLoader(
         data.train,
         data.statistics,
         recipe.augment,
-        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed),
+        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed, windows=_windows(recipe, data.train)),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
         num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
+        pinned=execution.device.type == "cuda",
     )
+
+
+def _windows(recipe: Recipe, images: ImageSet) -> ShardWindows | None:
+    """How far images are shuffled. What is in memory is shuffled as it would be if it were not."""
+    window = recipe.data.shuffle_window
+    shards = images.storage.shards
+    return None if window is None or shards is None else ShardWindows(shards, window)
 
 
 def _finish(
@@ -357,6 +365,7 @@ def _finish(
         "best_center_error": trainer.state.best_error,
         "images_per_second": trainer.state.step * recipe.train.batch_size / max(trainer.state.train_seconds, 1e-9),
         "train_seconds": trainer.state.train_seconds,
+        "data_wait_share": trainer.state.data_wait_seconds / max(trainer.state.train_seconds, 1e-9),
         "model": recipe.model.name,
         "data": data.source.name,
         "seed": recipe.seed,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,10 +31,11 @@ from alexnet.models import AlexNet
 from alexnet.ops import triton_masks
 from alexnet.reporting.metrics_log import MetricsLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
-from alexnet.runtime.device import Execution
+from alexnet.runtime.device import Execution, has_work
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.data_wait import DataWait, reading_advice
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.run_folder import RunFolder
@@ -54,6 +56,8 @@ class TrainingState:
     last_evaluation: dict[str, Any] = field(default_factory=dict)
     train_seconds: float = 0.0
     """Time spent in steps, over all parts of an interrupted run."""
+    data_wait_seconds: float = 0.0
+    """Of which the step waited for its images."""
 
 
 @dataclass
@@ -102,6 +106,7 @@ class Trainer:
         }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
+        self.data_wait = DataWait(partial(reading_advice, loader), is_busy=lambda: has_work(self.device))
         self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
         planned = recipe.train.epochs / self.epochs_per_step
@@ -121,7 +126,7 @@ class Trainer:
         with (
             stop_requested_by_signal() as stop,
             self._progress_bar() as bar,
-            closing(batches_on_device(reading, self.device)) as batches,
+            closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
         ):
             for batch in batches:
                 window.results.append(self._step(batch))
@@ -193,6 +198,10 @@ class Trainer:
         wrong = int(torch.stack([result.num_wrong for result in window.results]).sum())
         seconds = time.perf_counter() - window.started
         self.state.train_seconds += seconds
+        wait_share, complaint = self.data_wait.end_window(seconds)
+        self.state.data_wait_seconds += wait_share * seconds
+        if complaint is not None:
+            self.display.message(complaint)
         num_images = len(window.results) * self.batch_size
         if not bool(torch.isfinite(losses).all()):
             self._tell_divergence(losses.tolist())
@@ -205,6 +214,7 @@ class Trainer:
             top1_error=values["error"],
             lr=self.optimizer.param_groups[0]["lr"],
             images_per_second=num_images / seconds,
+            data_wait_share=wait_share,
             seconds=self.state.train_seconds,
         )
         stuck = self.watch.observe(self.state.step, len(losses), values["loss"])

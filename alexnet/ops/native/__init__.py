@@ -95,6 +95,14 @@ def _load() -> _Library | None:
         functions.alexnet_images.argtypes = [
             ctypes.POINTER(_Images), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
+        functions.alexnet_crop.argtypes = [
+            ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p,
+            ctypes.c_int,
+        ]  # fmt: skip
+        functions.alexnet_crop.restype = None
+        functions.alexnet_resample.argtypes = [
+            ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
+        ]  # fmt: skip
         instruction_set = functions.alexnet_instruction_set()
     except (OSError, AttributeError):  # built for another machine, or by another version
         return None

@@ -47,16 +47,31 @@ typedef struct {
     void *images; /* (n, height, width, 3) */
 } Images;
 
+typedef struct { /* resampling along one axis: output i is the sum of weights[i, t] * input[first[i] + t] */
+    const int32_t *first;   /* (size), within 0 .. length - taps; it does not fall along rows */
+    const int32_t *weights; /* (size, taps), in units of 2^-PRECISION */
+    int64_t size, taps, length;
+} Axis;
+
+enum { PRECISION = 22, ROUND = 1 << (PRECISION - 1) };
+
+#ifdef __GNUC__
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+#endif
+
 #define JOIN_(name, isa) name##_##isa
 #define JOIN(name, isa) JOIN_(name, isa)
 #define NAME(name) JOIN(name, ISA)
 
 #define ISA baseline
 #include "block.inc"
+#include "pixels.inc"
 #undef ISA
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SEVERAL_ISAS
+#define WIDE
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
@@ -65,6 +80,7 @@ typedef struct {
 #endif
 #define ISA avx2
 #include "block.inc"
+#include "pixels.inc"
 #undef ISA
 #ifdef __clang__
 #pragma clang attribute pop
@@ -76,12 +92,14 @@ typedef struct {
 #endif
 #define ISA avx512
 #include "block.inc"
+#include "pixels.inc"
 #undef ISA
 #ifdef __clang__
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
 #endif
+#undef WIDE
 #endif
 
 enum { BASELINE, AVX2, AVX512 };
@@ -215,4 +233,20 @@ int alexnet_update(const Update *update, int isa, Parallel parallel, int threads
 int alexnet_images(const Images *images, int64_t n, int isa, Parallel parallel, int threads) {
     Job job = {.num_units = n, .isa = isa, .images = images};
     return run(&job, 3 * n * images->height * images->width, parallel, threads);
+}
+
+/* A part of an image, (height, width, 3) bytes from rows that are `stride` bytes apart, reflected or not. */
+void alexnet_crop(const uint8_t *from, int64_t stride, int64_t height, int64_t width, int reflect, uint8_t *to, int isa) {
+    DISPATCH(isa, crop, from, stride, height, width, reflect, to);
+}
+
+/* Resamples along x, rounds to bytes, then along y: (rows->size, columns->size, 3). Returns 1 when there is no memory. */
+int alexnet_resample(const uint8_t *from, int64_t stride, const Axis *columns, const Axis *rows, uint8_t *to, int isa) {
+    int64_t ring_stride = (3 * columns->size + 1 + 63) / 64 * 64; /* a byte more than the pixels, see pixels.inc */
+    int64_t pointers = (rows->taps * (int64_t)sizeof(uint8_t *) + 63) / 64 * 64;
+    uint8_t *memory = aligned_alloc(64, pointers + rows->taps * ring_stride);
+    if (!memory) return 1;
+    DISPATCH(isa, resample, from, stride, columns, rows, memory + pointers, ring_stride, (const uint8_t **)memory, to);
+    free(memory);
+    return 0;
 }

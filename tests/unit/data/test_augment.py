@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.config import AugmentConfig
-from alexnet.data.augment import cut_crop, draw_augmentation
+from alexnet.data.augment import draw_augmentation
+from alexnet.data.resample import cut_crop
 from alexnet.data.statistics import Statistics
 
 # The constants of the 2014 release (paper.md 3.5).

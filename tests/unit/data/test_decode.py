@@ -291,3 +291,16 @@ def test_real_photographs_decode_as_pillow_does(data_folder: Path):
         assert np.array_equal(decode_image(path), expected), path.name
         num_fast += decode._decode_plain_jpeg(data) is not None
     assert num_fast >= 36
+
+
+def test_the_orientation_is_found_behind_segments_of_any_content():
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(photo(40, 56)).save(buffer, "JPEG", exif=exif, quality=95)
+    plain = buffer.getvalue()
+    content = b"\xff\xda a scan, by its looks"
+    segment = b"\xff\xe2" + (len(content) + 2).to_bytes(2, "big") + content
+    expected = decode_image(plain)
+    assert np.array_equal(decode_image(plain[:2] + segment + plain[2:]), expected)
+    assert not np.array_equal(expected, decode_image(plain.replace(b"Exif\0\0", b"None\0\0")))

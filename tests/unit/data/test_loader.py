@@ -1,13 +1,18 @@
 """Batches follow from (seed, step), whatever reads them."""
 
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 
 from alexnet.config import AugmentConfig
+from alexnet.data.decode import decode_image
 from alexnet.data.loader import TrainingLoader
+from alexnet.data.resample import to_square
 from alexnet.data.sampler import ImageOrder
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import compute_statistics
@@ -48,7 +53,7 @@ def same(a, b):
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
+@pytest.mark.parametrize("num_workers", [1, 4, 16])
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_batches_do_not_depend_on_the_number_of_workers(num_workers, in_memory):
     expected = contents(loader(0).batches(0, 12))
@@ -106,3 +111,55 @@ def test_reading_ahead_is_bounded():
     next(batches)
     batches.close()
     assert len(reads) <= 8 * 4  # the batch that was taken and three ahead of it
+
+
+def test_one_batch_is_made_by_all_threads():
+    together = threading.Barrier(4, timeout=20)
+
+    def read(index):
+        together.wait()  # passes only while four threads are reading
+        return SQUARES[index]
+
+    batches = loader(4, image_set(False, read)).batches(0, 1)
+    assert len(list(batches)) == 1
+
+
+def test_batches_that_are_kept_stay_as_they_are():
+    batches = list(loader(2, image_set(False)).batches(0, 9))
+    assert all(same(a, b) for a, b in zip(contents(loader(0).batches(0, 9)), contents(batches), strict=True))
+
+
+def test_crops_of_larger_images_are_those_of_their_squares():
+    pixels = np.random.default_rng(1).integers(0, 256, (37, 33, 47, 3), dtype=np.uint8)
+    squares = ImageSet(LABELS, image_set().keys, 20, array=np.stack([to_square(image, 20) for image in pixels]))
+    for crop in ("random", "random_resized"):
+        expected = loader(images=squares, crop=crop).make_batch(1)
+        got = loader(images=image_set(False, lambda index: pixels[index]), crop=crop).make_batch(1)
+        assert torch.equal(got.crops, expected.crops)
+
+
+def test_decoding_lets_other_threads_run():
+    # A thread that is never asked to give the interpreter up runs on until it does so of itself.
+    data = simplejpeg.encode_jpeg(np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), dtype=np.uint8))
+    counted, decoding = [], threading.Event()
+
+    def count():
+        decoding.wait()
+        while decoding.is_set():
+            counted.append(time.perf_counter())
+            time.sleep(0)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread = threading.Thread(target=count)
+        thread.start()
+        decoding.set()
+        started = time.perf_counter()
+        decode_image(data)
+        stopped = time.perf_counter()
+        decoding.clear()
+        thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len([moment for moment in counted if started < moment < stopped]) > 100

@@ -142,7 +142,7 @@ def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path):
         ("foldr:/tmp", "no kind of data set is named 'foldr'.*Did you mean folder"),
         ("folder:", "the path is missing"),
         ("hf:imagenet-1k", "not supported by this version"),
-        ("https://example.org/data.tar", "not supported by this version"),
+        ("https://no-such-host.invalid/set", "dataset.json: .*not known.*Give the address"),
     ],
 )
 def test_a_wrong_spec_is_a_user_error_with_the_remedy(spec, message):

@@ -10,9 +10,11 @@ from PIL import Image
 import alexnet.training.run as run_module
 from alexnet.config import DataConfig
 from alexnet.config_io import from_toml_text
+from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.sources import open_source
 from alexnet.errors import RunError, UserError
 from alexnet.reporting.metrics_log import read_events
+from alexnet.reporting.progress import Progress
 from alexnet.training.run import train
 
 BASE = [
@@ -221,3 +223,24 @@ def test_the_final_evaluation_is_of_the_weights_the_recipe_says(run, tmp_path):
     last = run(tmp_path / "last", "evaluate.checkpoint=last", *settings).values
     assert last["step"] == last["num_steps"] and best["step"] <= last["step"]
     assert math.isclose(last["top1_error"], events(tmp_path / "last", "evaluation")[-1]["top1_error"], abs_tol=0.006)
+
+
+def test_the_time_that_steps_wait_for_images_is_recorded(run, tmp_path):
+    values = run(tmp_path / "run", "data.memory_limit_gb=0", "runtime.num_workers=1").values
+    shares = [event["data_wait_share"] for event in events(tmp_path / "run", "step")]
+    assert all(0 <= share <= 1 for share in shares) and 0 <= values["data_wait_share"] <= 1
+
+
+def test_images_are_shuffled_in_windows_of_shards_alike_from_memory_and_from_the_disk(shapes, tmp_path, monkeypatch):
+    with Progress("silent") as progress:
+        request = Request(str(shapes), tmp_path / "set", image_size=32, encoding="raw", images_per_shard=20)
+        prepare_data_set(request, progress)
+    monkeypatch.setattr(run_module, "write_report", lambda folder: folder / "report.html")
+
+    def loss(output, *settings):
+        recipe = from_toml_text("", [*BASE, "train.epochs=1", *settings])
+        return train(recipe, str(tmp_path / "set"), tmp_path / output, progress="silent").values["loss"]
+
+    windowed = loss("a", "data.shuffle_window=2")
+    assert loss("b", "data.shuffle_window=2", "data.memory_limit_gb=0") == windowed
+    assert loss("c") != windowed
