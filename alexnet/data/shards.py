@@ -104,7 +104,7 @@ def check_index(index: ShardIndex, sizes: Sequence[int], name: str) -> None:
     beyond = np.flatnonzero((index.size < 0) | (index.offset + index.size > np.array(sizes)[index.shard]))
     if len(beyond):
         shard = int(index.shard[beyond[0]])
-        raise UserError(f"Shard {shard} of {name} is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
+        raise UserError(f"{name}/{shard:06d}.tar is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
 
 
 class ShardFiles:
