@@ -39,21 +39,29 @@ _MEMBER_OVERHEAD = 3 * 512 + 512  # two headers, the label, and half of what pad
 class ProgressTask(Protocol):
     """One counted piece of work that is shown."""
 
-    def update(self, done: int, fields: Any = None) -> None: ...
+    def update(self, done: int, fields: Any = None) -> None:
+        """`done` units are through."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """The work is over."""
 
 
 class Reporter(Protocol):
     """Where progress and messages go."""
 
-    def message(self, text: str) -> None: ...
+    def message(self, text: str) -> None:
+        """One line for the person."""
 
-    def start(self, description: str, total: int, *, done: int = 0, unit: str = "images") -> ProgressTask: ...
+    def start(self, description: str, total: int, *, done: int = 0, unit: str = "images") -> ProgressTask:
+        """Begin a piece of work of which `done` of `total` units were through before."""
+        ...
 
-    def counter(
-        self, description: str, *, unit: str = "images", transient: bool = False
-    ) -> Callable[[int, int], None]: ...
+    def counter(self, description: str, *, unit: str = "images", transient: bool = False) -> OnProgress:
+        """A callback (done, total) that shows a piece of work while it is called."""
+        ...
+
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class PlannedSplit:
 
 def plan_split(name: str, split: OriginalSplit, classes: tuple[str, ...], images_per_shard: int) -> PlannedSplit:
     """Give each image its key and its place: training images shuffled by their keys, the others sorted by them."""
-    keys = make_keys(split, classes)
+    keys = list(split.keys) if split.keys is not None else make_keys(split, classes)
     order = shuffled(keys) if name == "train" else np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
     return PlannedSplit(name, split.take(order), [keys[i] for i in order.tolist()], images_per_shard)
 
@@ -143,8 +151,8 @@ class Preparation:
         free = shutil.disk_usage(self.folder).free
         if free < needed + 2**20:
             raise UserError(
-                f"About {needed / 1e9:.2f} GB are needed in {self.folder}, and {free / 1e9:.2f} GB are free. Free some "
-                "space, give a folder on another disk, or make the images smaller (--size, --quality)."
+                f"About {format_bytes(needed)} are needed in {self.folder}, and {format_bytes(free)} are free. Free "
+                "some space, give a folder on another disk, or make the images smaller (--size, --quality)."
             )
         return needed
 
@@ -258,6 +266,11 @@ class Preparation:
             except UnreadableImage:
                 continue
         return (sum(sizes) / len(sizes) if sizes else 0) + _MEMBER_OVERHEAD
+
+
+def format_bytes(count: int) -> str:
+    """1.23 GB or 4.5 MB."""
+    return f"{count / 1e9:.2f} GB" if count >= 10**8 else f"{count / 1e6:.1f} MB"
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:

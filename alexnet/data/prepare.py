@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from alexnet.data.decode import UnreadableImage
 from alexnet.data.downloads import fetch, find_download, verify_archives
 from alexnet.data.encoding import Encoding
 from alexnet.data.holdout import hold_out
-from alexnet.data.originals.listing import Original, OriginalSplit
+from alexnet.data.originals.listing import Original, OriginalSplit, make_keys
 from alexnet.data.originals.recognition import recognize_original
 from alexnet.data.preparation import (
     Preparation,
@@ -26,6 +26,7 @@ from alexnet.data.preparation import (
     Reporter,
     default_images_per_shard,
     difference,
+    format_bytes,
     plan_split,
 )
 from alexnet.data.prepared import DESCRIPTION, SPLITS, STATISTICS, WORK, read_description
@@ -66,7 +67,7 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
     with _held(folder, request.overwrite):
         source = _locate(request, reporter)
         recognized = recognize_original(
-            source, folder / WORK, lambda what: reporter.counter(what, unit="items", transient=True)
+            source, folder / WORK, lambda what: reporter.counter(what, unit="MB", transient=True)
         )
         original = recognized.original
         notes = list(original.notes)
@@ -90,7 +91,7 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
             return _already_there(folder, preparation, reporter)
         preparation.claim()
         needed = preparation.check_space()
-        reporter.message(f"About {needed / 1e9:.2f} GB will be written to {folder}.")
+        reporter.message(f"About {format_bytes(needed)} will be written to {folder}.")
         records = preparation.write(reporter)
         archives = {path.name: path.stat().st_size for path in recognized.archives if path.is_file()}
         facts = {"name": Path(request.source).name or request.source, "kind": original.kind, "archives": archives}
@@ -156,7 +157,7 @@ def _with_validation(original: Original, request: Request, reporter: Reporter) -
             f"{original.needs_val} To hold out a part of the training images instead, give --val-fraction 0.1."
         )
     fraction = 0.1 if request.val_fraction is None else request.val_fraction
-    train = original.train
+    train = replace(original.train, keys=make_keys(original.train, original.classes))
     contents = _content_hashes(train, request.num_workers, reporter)
     held_out = hold_out(contents, train.labels, fraction, 0)
     if not held_out.any():
@@ -229,8 +230,18 @@ def _held(folder: Path, overwrite: bool) -> Iterator[None]:
             (folder / STATISTICS).unlink(missing_ok=True)
             for name in (*SPLITS, WORK):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        yield
+        try:
+            yield
+        finally:
+            _leave(folder)
+
+
+def _leave(folder: Path) -> None:
+    """Take the lock's file away, and the folder where nothing came of it."""
     (folder / ".lock").unlink(missing_ok=True)
+    for empty in (folder / WORK, folder):
+        with suppress(OSError):
+            empty.rmdir()
 
 
 def _described(kind: str) -> str:

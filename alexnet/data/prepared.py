@@ -106,7 +106,7 @@ def load_statistics(folder: Path) -> Statistics:
     """The mean image and the colours' covariance of all training images. Raises UserError for a damaged file."""
     path = folder / STATISTICS
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return Statistics(**{**arrays, "num_images": int(arrays["num_images"])})
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:

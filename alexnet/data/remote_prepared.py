@@ -65,7 +65,8 @@ def open_remote(address: str, cache_gb: float | None) -> Source:
         splits[name] = None
         if part is not None:
             index = open_index(folder, record, name)
-            check_index(index, [shard["bytes"] for shard in part["shards"]], f"{address}/{name}")
+            names = [PurePosixPath(shard["file"]).name for shard in part["shards"]]
+            check_index(index, [shard["bytes"] for shard in part["shards"]], f"{address}/{name}", names)
             shards = RemoteShards(files, part["shards"], index, cache, address)
             splits[name] = prepared_split(name, shards, record, is_remote=True, expect=shards.expect)
     return prepared_source(folder, record, splits)

@@ -59,7 +59,7 @@ class ShardRecord:
     def load(cls, path: Path) -> ShardRecord | None:
         """The record of a finished shard; None where there is none."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
             index = ShardIndex(**{name: arrays.pop(name) for name in INDEX_TYPES})

@@ -54,7 +54,7 @@ class ShardIndex:
     def load(cls, path: Path) -> ShardIndex:
         """Read an index. Raises UserError for a file that is none."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in INDEX_TYPES}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no index of a prepared data set ({error}). {_REMEDY}") from None
@@ -95,16 +95,16 @@ def name_in_header(header: bytes) -> str:
     return (prefix + b"/" + name if prefix else name).decode("utf-8", "backslashreplace")
 
 
-def check_index(index: ShardIndex, sizes: Sequence[int], name: str) -> None:
-    """Raise UserError where the index does not fit shards of these sizes; name: of the split, for the message."""
+def check_index(index: ShardIndex, sizes: Sequence[int], folder: str, names: Sequence[str]) -> None:
+    """Raise UserError where the index does not fit shards of these sizes; folder and names are for the messages."""
     if len(index) == 0:
         return
     if index.shard.min() < 0 or index.shard.max() >= len(sizes) or index.offset.min() < HEADER_BYTES:
-        raise UserError(f"The index of {name} is damaged. {_REMEDY}")
+        raise UserError(f"The index of {folder} is damaged. {_REMEDY}")
     beyond = np.flatnonzero((index.size < 0) | (index.offset + index.size > np.array(sizes)[index.shard]))
     if len(beyond):
         shard = int(index.shard[beyond[0]])
-        raise UserError(f"Shard {shard} of {name} is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
+        raise UserError(f"{folder}/{names[shard]} is cut off: {len(beyond)} of its images are missing. {_REMEDY}")
 
 
 class ShardFiles:
@@ -167,7 +167,7 @@ class ShardFiles:
                 sizes.append(path.stat().st_size)
             except OSError as error:
                 raise UserError(f"The shard {path} cannot be used: {error.strerror}. {_REMEDY}") from None
-        check_index(index, sizes, str(self.files[0].parent))
+        check_index(index, sizes, str(self.files[0].parent), [file.name for file in self.files])
 
 
 _REMEDY = "Copy the data set again, or prepare it again."

@@ -27,7 +27,6 @@ _ZERO_LOSS = 0.1
 _WAIT_SHARE = 0.1
 _SLOWED = 0.5
 _SLOW_SECONDS = 20.0
-_WAIT_KEYS = ("data_wait_share", "wait_share", "loader_wait_share")
 
 NO_LOOK = Cause(
     "no-look",
@@ -201,7 +200,7 @@ def _errors(name: str, events: list[dict[str, Any]], data: dict[str, Any]) -> li
 def _speed(name: str, events: list[dict[str, Any]]) -> list[Finding]:
     steps = [event for event in events if event["event"] == "step"]
     findings = []
-    waits = [event[key] for event in steps for key in _WAIT_KEYS if _is_finite(event.get(key))]
+    waits = [event["data_wait_share"] for event in steps if _is_finite(event.get("data_wait_share"))]
     rates = [event["images_per_second"] for event in steps if _is_finite(event.get("images_per_second"))]
     if waits:
         share = float(np.median(waits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from alexnet.data.originals.listing import Labelled, Original, OriginalSplit, bu
 from alexnet.data.originals.trees import Tree
 from alexnet.errors import UserError
 
+_NAMED_FOR_CLASS = re.compile(r"(n\d{8})_[^/]+$")
 _CIFAR_FILES = ("data_batch_1", "test_batch", "data_batch_1.bin", "test_batch.bin")
 
 
 def open_class_folders(tree: Tree, name: str) -> Original:
     """One folder a class, with train and val above them or not; images may lie deeper.
 
+    Images in one heap will do where all of them are named as ImageNet's are, WNID_anything.
     Raises UserError, with the remedy, where there are no class folders.
     """
     top = {folder.lower(): folder for folder in sorted(tree.top())}
@@ -62,6 +65,11 @@ def _labelled(tree: Tree, prefix: str) -> Labelled:
             if slash:
                 images.append(i)
                 labels.append(class_id)
+    if not images:
+        loose = [i for i, path in enumerate(tree.paths) if path.startswith(prefix) and is_image_name(path)]
+        named = [_NAMED_FOR_CLASS.match(tree.paths[i][len(prefix) :]) for i in loose]
+        if loose and all(named):
+            return tree, loose, [match[1] for match in named if match is not None]
     return tree, images, labels
 
 

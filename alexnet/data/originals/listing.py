@@ -24,7 +24,7 @@ class OriginalSplit:
 
     paths: each image's path within the split, of which its key is made. name(i): where a person finds it. read(i): the
     file's content, or (H, W, 3) uint8 pixels; raises UnreadableImage; safe in threads. num_bytes(): of all images
-    together, 0 where that is not known.
+    together, 0 where that is not known. keys: those that the images have already, None where make_keys gives them.
     """
 
     labels: np.ndarray
@@ -32,6 +32,7 @@ class OriginalSplit:
     name: Callable[[int], str]
     read: Callable[[int], bytes | np.ndarray]
     num_bytes: Callable[[], int] = lambda: 0
+    keys: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,6 +46,7 @@ class OriginalSplit:
             lambda i: self.name(at[i]),
             lambda i: self.read(at[i]),
             lambda: self.num_bytes() * len(at) // max(1, len(self)),
+            None if self.keys is None else [str(self.keys[i]) for i in at],
         )
 
 

@@ -34,19 +34,20 @@ def open_parquet(
 ) -> Original:
     """The data set of some files; train, validation or test in a file's name tells the split.
 
-    work: a folder for copies of the images, as large together as the files. on_progress(files done, of).
+    work: a folder for copies of the images, as large together as the files. on_progress(MB, of all).
 
     Images without a label (-1, as in the test split of imagenet-1k) are left out. Where every file name holds its wnid,
     as in imagenet-1k, the classes are the wnids; the key is then the original file's name.
     """
     pyarrow = _import_pyarrow()
     sides: dict[str, list[_File]] = {"train": [], "val": [], "test": []}
+    sizes = [path.stat().st_size for path in files]
     for number, path in enumerate(files, start=1):
         match = re.match(r"(train|validation|valid|val|test)", path.name.lower())
         part = match[1] if match else "train"
         sides["val" if part.startswith("val") else part].append(_File(path, pyarrow, work))
         if on_progress is not None:
-            on_progress(number, len(files))
+            on_progress(sum(sizes[:number]) // 10**6, max(1, sum(sizes) // 10**6))
     notes = []
     if not sides["val"] and sides["test"]:
         sides["val"] = sides["test"]

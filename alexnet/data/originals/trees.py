@@ -131,19 +131,24 @@ def archive_tree(
     on_progress: Callable[[int, int], None] | None = None,
     prefix: Callable[[Path], str] = lambda path: "",
 ) -> Tree:
-    """One tree of several archives, each below the folder that `prefix` gives it."""
+    """One tree of several archives, each below the folder that `prefix` gives it. on_progress(MB, of all)."""
     archives = list(archives)
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in archives]
     tree = Tree(archives[0].parent)
     entries: list[tuple[str, int, int]] = []
     for number, path in enumerate(archives):
-        members = index_archive(path, on_progress if len(archives) == 1 else None)
+        before = sum(sizes[:number])
+
+        def count(done: int, total: int, before: int = before, size: int = sizes[number]) -> None:
+            if on_progress is not None:  # a gzip file counts by what is in it
+                on_progress(int(before + size * done / max(1, total)) // 10**6, max(1, sum(sizes) // 10**6))
+
+        members = index_archive(path, count)
         tree._archives.append(members)
         tree.refused += members.refused
         tree.damage += [members.damage] if members.damage else []
         front = prefix(path)
         entries += [(front + name, number, i) for i, name in enumerate(members.names) if not is_hidden(name)]
-        if on_progress is not None and len(archives) > 1:
-            on_progress(number + 1, len(archives))
     entries.sort()
     for path, number, i in entries:
         tree.paths.append(path)

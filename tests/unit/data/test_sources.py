@@ -195,6 +195,6 @@ def test_the_fingerprint_sees_classes_keys_labels_and_their_borders(tmp_path):
 def test_the_real_folders_are_recognised(data_folder):
     assert recognize(data_folder / "tiny-imagenet-10") == "tiny_imagenet"
     assert recognize(data_folder) == recognize(data_folder / "cifar-10-batches-py") == "cifar10"
-    assert set(KINDS) == {"folder", "cifar10", "tiny_imagenet", "imagenette"}
+    assert set(KINDS) == {"folder", "cifar10", "tiny_imagenet", "imagenette", "prepared"}
     with pytest.raises(UserError, match="images directly in it"):
         open_source(str(data_folder / "imagenet-photos"), CONFIG)

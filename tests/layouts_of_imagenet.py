@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import tarfile
@@ -59,7 +60,7 @@ class SmallImageNet:
     def archives(self, root: Path, kit: dict[str, bytes] | None = None) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
-            for wnid in reversed(sorted(self.train)):
+            for wnid in sorted(self.train, reverse=True):
                 inner = io.BytesIO()
                 with tarfile.open(fileobj=inner, mode="w") as tar:
                     for name, data in self.train[wnid].items():
@@ -68,9 +69,11 @@ class SmallImageNet:
         with tarfile.open(root / "ILSVRC2012_img_val.tar", "w") as tar:
             for name, _, data in reversed(self.val):
                 add(tar, name, data)
-        with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+        unpacked = io.BytesIO()
+        with tarfile.open(fileobj=unpacked, mode="w") as tar:
             for name, data in (kit or self.kit()).items():
                 add(tar, f"ILSVRC2012_devkit_t12/data/{name}", data)
+        write(root / "ILSVRC2012_devkit_t12.tar.gz", gzip.compress(unpacked.getvalue(), mtime=0))
         return root
 
     def kit(self) -> dict[str, bytes]:
