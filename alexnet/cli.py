@@ -14,7 +14,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from alexnet._version import __version__
-from alexnet.commands import prepare_arguments
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.errors import RunError, UserError
@@ -37,6 +36,10 @@ DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
     "or not), a prepared data set or its address (https://, s3://), the original files of CIFAR-10, Tiny-ImageNet-200 "
     "or Imagenette. KIND:PATH settles the kind."
+)
+SOURCE_HELP = (
+    "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
+    "-160), tiny-imagenet, cifar10 to download."
 )
 Recipes = Annotated[
     list[str], typer.Argument(metavar="RECIPE|section.key=value...", help="One recipe, and values to replace.")
@@ -165,9 +168,6 @@ def predict(
         raise typer.Exit(2)
 
 
-app.command(epilog=prepare_arguments.EPILOG)(prepare_arguments.prepare)
-
-
 @app.command(
     epilog=(
         "Examples:\n\n\b\n"
@@ -200,6 +200,71 @@ def doctor(
 
     if not doctor_command(things or [], data or [], full=full, as_json=json):
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog=(
+        "Examples:\n\n\b\n"
+        "  alexnet prepare downloads/ imagenet        ILSVRC2012_img_train.tar, ..._img_val.tar and the devkit\n"
+        "  alexnet prepare imagenette-160 nette       downloaded from its official address\n"
+        "  alexnet prepare photos photos-256 --format raw\n\n"
+        "docs/data.md has all forms that are recognised, and the format that is written."
+    )
+)
+def prepare(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder for the prepared data set.")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of the squares in pixels (default: 256; less for smaller sets).", min=8)
+    ] = None,
+    quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
+    format: Annotated[
+        str | None, typer.Option(help="jpeg or raw (uncompressed; the default for CIFAR-10, jpeg elsewhere).")
+    ] = None,
+    keep_original: Annotated[
+        bool, typer.Option("--keep-original", help="Keep the files as they are, neither resized nor encoded again.")
+    ] = False,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of each class held out where a set has no validation images (0.1).")
+    ] = None,
+    images_per_shard: Annotated[int | None, typer.Option(help="Default: as many as make 256 MB.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads (default: one a core).", min=0)] = None,
+    downloads: Annotated[
+        Path | None, typer.Option(help="Where downloaded archives are kept (default: beside DEST).")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare official archives with their published md5 sums.")] = True,
+    allow_damaged: Annotated[
+        bool, typer.Option("--allow-damaged", help="Prepare what is whole of an archive that is cut off or changed.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another prepared data set that is in DEST.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a prepared data set of any form of ImageNet, or of any images.
+
+    Stop it whenever you like: the same command goes on where it stopped, to the same bytes.
+    """
+    from alexnet.commands.prepare import prepare_command
+
+    prepare_command(
+        source,
+        dest,
+        image_size=size,
+        quality=quality,
+        format=format,
+        keep_original=keep_original,
+        val_fraction=val_fraction,
+        images_per_shard=images_per_shard,
+        num_workers=workers,
+        downloads=downloads,
+        verify=verify,
+        allow_damaged=allow_damaged,
+        overwrite=overwrite,
+        as_json=json,
+        quiet=quiet,
+    )
 
 
 @app.command()
