@@ -34,8 +34,8 @@ app.add_typer(benchmarks, name="benchmark")
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
-    "or not), a prepared data set, the original files of CIFAR-10, Tiny-ImageNet-200 or Imagenette. KIND:PATH settles "
-    "the kind."
+    "or not), a prepared data set or its address (https://, s3://), the original files of CIFAR-10, Tiny-ImageNet-200 "
+    "or Imagenette. KIND:PATH settles the kind."
 )
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "

@@ -11,9 +11,10 @@ import torch
 class BatchMemory:
     """Hands out byte tensors of one shape.
 
-    Fresh memory costs a page fault every four kilobytes, for raw images more than the copy into it. So a block comes
-    back when the last tensor that lies in it, views included, is gone: a batch that somebody keeps is never
-    overwritten, and takes a block more. Pinned memory comes from torch, which besides waits for copies to the device.
+    Fresh memory is paid for in page faults, with large batches of raw images more than the copies into it
+    (docs/performance.md), unless the C library happens to keep freed blocks. So a block comes back when the last tensor
+    that lies in it, views included, is gone: a batch that somebody keeps is never overwritten, and takes a block more.
+    Pinned memory comes from torch, which besides waits for copies to the device.
     """
 
     def __init__(self, shape: tuple[int, ...], *, pinned: bool) -> None:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,11 +34,11 @@ _DOWNLOADS = 2
 """Shards that come at the same time: enough to use a connection while the other one begins."""
 
 
-def open_remote(address: str, cache_gb: float | None) -> Source:
+def open_remote(address: str, cache_gb: float | None, shuffle_window: int | None = None) -> Source:
     """The prepared data set at an address: that of its folder or of its dataset.json.
 
     cache_gb: the most that shards may take on this machine's disk; None: half of what is free there. The index is
-    fetched once. Raises UserError.
+    fetched once. shuffle_window: how it will be read, for a note where the cache is too small. Raises UserError.
     """
     address = address.removesuffix(f"/{DESCRIPTION}").rstrip("/")
     files = open_remote_files(address)
@@ -69,7 +70,26 @@ def open_remote(address: str, cache_gb: float | None) -> Source:
             check_index(index, [shard["bytes"] for shard in part["shards"]], f"{address}/{name}", names)
             shards = RemoteShards(files, part["shards"], index, cache, address)
             splits[name] = prepared_split(name, shards, record, is_remote=True, expect=shards.expect)
-    return prepared_source(folder, record, splits)
+    note = _note_on_room(parts["train"], limit, shuffle_window)
+    return replace(prepared_source(folder, record, splits), notes=(note,) if note else ())
+
+
+def _note_on_room(part: dict[str, Any] | None, limit: int, window: int | None) -> str | None:
+    """What a person should know when the cache cannot hold what training reads."""
+    sizes = [shard["bytes"] for shard in part["shards"]] if part is not None else []
+    if sum(sizes) <= limit:
+        return None
+    fitting = limit // (2 * max(sizes))
+    if window is not None and window <= fitting:
+        return None
+    gigabytes = [f"{number / 2**30:.3g} GB" for number in (sum(sizes), limit)]
+    remedy = (
+        f"set data.shuffle_window={fitting}, so that two windows of shards fit" if fitting else "raise data.cache_gb"
+    )
+    return (
+        f"The training images take {gigabytes[0]}, the cache {gigabytes[1]}: what is not in it is fetched image by "
+        f"image, which is slow; {remedy}."
+    )
 
 
 def cache_folder() -> Path:

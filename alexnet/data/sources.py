@@ -32,6 +32,9 @@ def open_source(spec: str, config: DataConfig) -> Source:
     UserError, with the remedy, for anything that is not a data set.
     """
     source = _open(spec.strip(), config)
+    if config.shuffle_window is not None and source.train is not None and source.train.storage.shards is None:
+        note = "data.shuffle_window has no effect: this data set has no shards, all its images are shuffled."
+        source = replace(source, notes=(*source.notes, note))
     limit = config.max_train_images
     if limit is None or source.train is None or limit >= len(source.train):
         return source
@@ -68,7 +71,7 @@ def _open(spec: str, config: DataConfig) -> Source:
     if spec == "shapes" or spec.startswith("shapes:"):
         return shapes.open_shapes(_shapes_size(spec))
     if re.match(r"(prepared:)?[a-z][a-z0-9+]+://", spec):
-        return open_remote(spec.removeprefix("prepared:"), config.cache_gb)
+        return open_remote(spec.removeprefix("prepared:"), config.cache_gb, config.shuffle_window)
     if spec.startswith("hf:"):
         raise UserError(
             f"{spec}: data sets of the Hugging Face Hub are not supported by this version; download its parquet files, "

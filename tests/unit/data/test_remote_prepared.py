@@ -288,3 +288,17 @@ def test_stores_other_than_http_are_read_through_fsspec(prepared):
 def test_a_server_that_is_not_there_is_an_error():
     with pytest.raises(RemoteError, match=r"no such|refused|not known|answers"):
         HttpFiles("http://127.0.0.1:9").read("a", 0, 5)
+
+
+def test_a_cache_that_is_too_small_is_told_with_the_window_that_fits(prepared):
+    size = max(path.stat().st_size for path in (prepared / "train").glob("*.tar")) / 2**30
+    with serving(prepared) as (_, address):
+        assert "data.shuffle_window=2" in open_remote(address, 4.5 * size).notes[0]
+        assert "data.shuffle_window=2" in open_remote(address, 4.5 * size, 3).notes[0]
+        assert "raise data.cache_gb" in open_remote(address, 0.5 * size).notes[0]
+        assert open_remote(address, 4.5 * size, 2).notes == () and open_remote(address, 1.0).notes == ()
+
+
+def test_a_window_without_shards_has_no_effect_and_says_so(prepared):
+    assert "no effect" in open_source("digits", DataConfig(shuffle_window=3)).notes[-1]
+    assert open_source(str(prepared), DataConfig(shuffle_window=3)).notes == ()
