@@ -204,7 +204,14 @@ def test_an_interrupt_is_one_message_and_the_same_command_goes_on(tmp_path: Path
     options = ("--size", 200, "--images-per-shard", 9, "--workers", 1, "--quiet")
     command = [sys.executable, "-m", "alexnet", "prepare", folder, tmp_path / "set", *options]
     for _ in range(5):  # on a busy machine it may be done before the signal comes
-        process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background of a shell ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while process.poll() is None and not list((tmp_path / "set").glob(".progress/*-*.npz")):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
