@@ -301,6 +301,7 @@ def test_the_orientation_is_found_behind_segments_of_any_content():
     plain = buffer.getvalue()
     content = b"\xff\xda a scan, by its looks"
     segment = b"\xff\xe2" + (len(content) + 2).to_bytes(2, "big") + content
+    assert decode._before_scan(plain) == plain[: plain.index(b"\xff\xda")]
     expected = decode_image(plain)
     assert np.array_equal(decode_image(plain[:2] + segment + plain[2:]), expected)
     assert not np.array_equal(expected, decode_image(plain.replace(b"Exif\0\0", b"None\0\0")))

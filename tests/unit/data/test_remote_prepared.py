@@ -218,7 +218,19 @@ def test_a_download_that_breaks_off_is_done_again(prepared, cache):
         assert source.train.read(25).shape == (SIZE, SIZE, 3)
 
 
-def test_a_connection_that_the_server_has_closed_is_opened_again(prepared):
+def test_a_download_that_nobody_reads_on_does_not_spoil_the_next_answer(prepared, monkeypatch):
+    monkeypatch.setattr(remote_files, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(remote_files, "_PAUSES_SECONDS", ())
+    with serving(prepared) as (_, address):
+        files = HttpFiles(address)
+        chunks = files.chunks("train/000000.tar")
+        next(chunks)
+        chunks.close()
+        assert files.read("dataset.json", 0, 5) == (prepared / "dataset.json").read_bytes()[:5]
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_again(prepared, monkeypatch):
+    monkeypatch.setattr(remote_files, "_PAUSES_SECONDS", ())  # at once, which is no second attempt
     with serving(prepared) as (server, address):
         files = HttpFiles(address)
         assert len(files.read("dataset.json", 0, 5)) == 5

@@ -69,6 +69,13 @@ def test_resampling_along_one_axis_gives_the_bytes_of_pillow(sides, size, ends, 
         assert np.array_equal(resize_with_kernel(pixels, box, new, resampling), expected)
 
 
+@needs_kernels
+def test_the_part_is_kept_in_single_precision_as_pillow_does():
+    pixels, box = noise(2, 40_000), (31_234.567891, 0, 39_876.543219, 2)
+    expected = np.asarray(Image.fromarray(pixels).resize((900, 2), Image.Resampling.BILINEAR, box))
+    assert np.array_equal(resize_with_kernel(pixels, box, (2, 900), "bilinear"), expected)
+
+
 def resize_in_whole_numbers(pixels, box, size, resampling):
     """The definition: weighted sums along x, rounded and clipped to bytes, then along y."""
     left, top, right, bottom = box

@@ -96,6 +96,11 @@ def test_windows_mix_the_images_of_their_shards():
     assert not np.array_equal(order.indices(0, 400), order.indices(400, 400))
 
 
+def test_the_images_of_a_window_come_in_another_order_each_epoch():
+    order = ImageOrder(50, "each_epoch", 1, windows=windows([50], 1))
+    assert not np.array_equal(order.indices(0, 50), order.indices(50, 50))
+
+
 def test_the_order_is_that_of_a_permutation_of_int64():
     expected = random_stream(4, "order", 2).permutation(1000)
     indices = ImageOrder(1000, "each_epoch", 4).indices(2000, 1000)
