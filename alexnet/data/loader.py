@@ -105,14 +105,16 @@ class TrainingLoader:
         pending: deque[tuple[_Assembly, list[Future[None]]]] = deque()
 
         def submit(step: int) -> None:
-            self._announce(step * self.batch_size)
             assembly = _Assembly(self, self._memory, step)
             pending.append((assembly, [pool.submit(assembly.fill, rows) for rows in self._pieces()]))
 
         try:
+            self._announce(start * self.batch_size)
             for step in range(start, min(start + 1 + _BATCHES_AHEAD, stop)):
                 submit(step)
             for step in range(start, stop):
+                # By the earliest batch that is not finished: its shards must not go, and those of the next window come.
+                self._announce(step * self.batch_size)
                 assembly, futures = pending.popleft()
                 for future in futures:
                     future.result()

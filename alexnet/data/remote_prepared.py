@@ -187,6 +187,7 @@ class RemoteShards:
         """Download these shards, the first of them first, and let go of all others."""
         with self._lock:
             self._expected = list(shards)
+            self._failed.clear()  # there may be room now
             for shard in set(range(len(self._maps))) - set(shards):
                 self._maps[shard] = None  # a file that is mapped takes its space even when it is deleted
             self._wanted = [shard for shard in shards if self._maps[shard] is None and shard not in self._coming]

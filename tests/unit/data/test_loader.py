@@ -13,7 +13,8 @@ from alexnet.config import AugmentConfig
 from alexnet.data.decode import decode_image
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.resample import to_square
-from alexnet.data.sampler import ImageOrder
+from alexnet.data.sampler import ImageOrder, ShardWindows
+from alexnet.data.splits import Storage
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import compute_statistics
 from alexnet.errors import RunError
@@ -136,6 +137,25 @@ def test_crops_of_larger_images_are_those_of_their_squares():
         expected = loader(images=squares, crop=crop).make_batch(1)
         got = loader(images=image_set(False, lambda index: pixels[index]), crop=crop).make_batch(1)
         assert torch.equal(got.crops, expected.crops)
+
+
+def test_shards_are_announced_by_the_earliest_batch_that_is_not_finished():
+    shards, announced, finished = np.arange(37, dtype=np.int32) // 8, [], []
+    storage = Storage(shards=shards, expect=lambda numbers: announced.append((len(finished), list(numbers))))
+    images = ImageSet(LABELS, image_set().keys, 20, read=lambda index: SQUARES[index], storage=storage)
+    for num_workers in (0, 2):
+        announced.clear()
+        finished.clear()
+        windowed = loader(num_workers, images)
+        windowed.order = ImageOrder(37, "each_epoch", 0, windows=ShardWindows(shards, 2))
+        for batch in windowed.batches(0, 9):
+            assert set(shards[batch.indices]) <= set(announced[-1][1])
+            finished.append(batch.step)
+        moments = [step for step, _ in announced]
+        # Three windows an epoch, and the last batch begins in the fifth: each is announced once.
+        assert moments == sorted(set(moments)) and len(moments) == 5
+        for step, numbers in announced:
+            assert numbers == windowed.order.shards_ahead(step * 8)
 
 
 def test_decoding_lets_other_threads_run():
