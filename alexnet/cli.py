@@ -16,6 +16,7 @@ import typer
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.options import Device, Json, Quiet
+from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
+app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "

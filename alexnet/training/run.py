@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,12 +69,12 @@ def train(
     output: str | Path = "runs/digits",
     *,
     overrides: Sequence[str] = (),
-    progress: Mode = "auto",
+    progress: Mode | ProgressDisplay = "auto",
 ) -> RunSummary:
     """Train by a recipe on a data set, into a run's folder; the same call on the same folder continues the run.
 
     recipe: a Recipe, a recipe's name or file, or None for `digits`; overrides: "section.key=value" texts laid over it.
-    data: see `alexnet.data.sources.open_source`. progress: "auto", "bars", "plain" or "silent".
+    data: see `alexnet.data.sources.open_source`. progress: "auto", "bars", "plain" or "silent", or a display in use.
     Raises UserError for what the caller can mend, RunError when the run itself fails.
     """
     if not isinstance(recipe, Recipe):
@@ -81,7 +82,7 @@ def train(
     elif overrides:
         raise UserError("overrides belong to a recipe's name or file; change a Recipe object itself.")
     folder = RunFolder(Path(output))
-    with ProgressDisplay(progress) as display:
+    with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
         try:
             return _run(recipe, data, folder, display)
         finally:

@@ -1,0 +1,104 @@
+"""`alexnet reproduce`: a table, a figure or an ablation of the paper, done again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet.commands.output import print_json
+from alexnet.errors import UserError
+from alexnet.reporting.console import print_table
+from alexnet.reporting.progress import Progress
+from alexnet.reproduce.catalogue import STUDIES, get_study
+from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
+from alexnet.reproduce.study import Study
+from alexnet.reproduce.workbench import Interrupted, Scale, Workbench
+
+
+def list_studies(*, as_json: bool) -> None:
+    """Print every study with the data it needs and what it costs."""
+    rows = [
+        {"name": study.name, "title": study.title, "section": study.section, "data": study.data, "cost": study.cost}
+        for study in STUDIES.values()
+    ]
+    if as_json:
+        print_json({"studies": rows})
+        return
+    for row in rows:
+        print(f"{row['name']}\n  {row['title']} ({row['section']}).\n  data: {row['data']}\n  cost: {row['cost']}")
+
+
+def reproduce_command(
+    arguments: Sequence[str],
+    data: str | None,
+    output: Path | None,
+    *,
+    seeds: str | None,
+    scale: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a study, or go on with it; print what was published beside what came out."""
+    names = [argument for argument in arguments if "=" not in argument]
+    if len(names) != 1:
+        raise UserError(f"one study is expected, {len(names)} were given; `alexnet reproduce list` lists them")
+    if names == ["list"]:
+        list_studies(as_json=as_json)
+        return
+    study = get_study(names[0])
+    folder = output or Path("runs") / study.name
+    with Progress("silent" if quiet else "auto") as display:
+        bench = Workbench(
+            folder=folder,
+            data=_choose_data(study, data),
+            seeds=_read_seeds(seeds) if seeds else study.seeds,
+            overrides=tuple(argument for argument in arguments if "=" in argument),
+            scale=_choose_scale(study, scale),
+            display=display,
+        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to --output {folder}: {error.strerror}") from None
+        try:
+            outcome = study.run(bench)
+        except Interrupted:
+            display.message("Stopped, everything saved; the same command goes on from there.")
+            return
+        record = write_record(study, bench, outcome)
+    if as_json:
+        print_json({"output": str(folder), **record})
+        return
+    print_table(TABLE_HEAD, [table_cells(row) for row in outcome.rows], title=study.title, numeric=TABLE_HEAD[1:5])
+    for note in outcome.notes:
+        print(note)
+    for name in outcome.figures:
+        print(f"Figure: {folder / name}")
+    print(f"Record: {folder / 'record'}")
+
+
+def _choose_data(study: Study, data: str | None) -> str:
+    chosen = data or study.default_data
+    if chosen is None:
+        raise UserError(f"{study.name} needs --data: {study.data}")
+    return chosen
+
+
+def _choose_scale(study: Study, scale: str) -> Scale:
+    if scale == "full":
+        return "full"
+    if scale != "small":
+        raise UserError(f"--scale is full or small, not {scale!r}")
+    if study.small is None:
+        raise UserError(f"{study.name} has no small scale; leave --scale out")
+    return "small"
+
+
+def _read_seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"--seeds are numbers from 0 on with commas between, as in 0,1,2; not {text!r}")
+    return seeds

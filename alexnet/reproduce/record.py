@@ -1,0 +1,103 @@
+"""What a finished study leaves: record.json for programs, README.md for people, and the runs' own small files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from alexnet.reproduce.study import Outcome, Row, Study
+from alexnet.reproduce.workbench import Workbench
+from alexnet.runtime.environment import describe_environment
+from alexnet.runtime.files import write_text
+
+RUN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.json")
+"""What is kept of each training: all that its numbers come from, without the weights."""
+
+
+def make_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, Any]:
+    """The record of a study as plain types."""
+    return {
+        "study": study.name,
+        "title": study.title,
+        "section": study.section,
+        "data": bench.data,
+        "scale": bench.scale,
+        "seeds": list(bench.seeds),
+        "overrides": list(bench.overrides),
+        "rows": [row.to_dict() for row in outcome.rows],
+        "figures": list(outcome.figures),
+        "notes": list(outcome.notes),
+        "environment": describe_environment(),
+    }
+
+
+def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, Any]:
+    """Write the record, and return it.
+
+    FOLDER/record/ then holds all that is worth keeping, without weights: it can be copied or committed as it is.
+    """
+    record = make_record(study, bench, outcome)
+    kept = bench.folder / "record"
+    write_text(kept / "record.json", json.dumps(record, indent=1) + "\n")
+    write_text(kept / "README.md", readme(record, outcome))
+    for name in outcome.figures:
+        for file in (bench.folder / name, (bench.folder / name).with_suffix(".svg")):
+            if file.is_file():
+                shutil.copyfile(file, kept / file.name)
+    runs = bench.folder / "runs"
+    for config in sorted(runs.rglob("config.toml")) if runs.is_dir() else []:
+        target = kept / config.parent.relative_to(bench.folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in RUN_FILES:
+            if (config.parent / name).is_file():
+                shutil.copyfile(config.parent / name, target / name)
+    return record
+
+
+TABLE_HEAD = ("quantity", "published", "ours", "spread", "seeds", "status")
+
+
+def table_cells(row: Row) -> tuple[str, ...]:
+    """A row as people read it, in the order of TABLE_HEAD."""
+    return (
+        row.quantity,
+        "-" if row.published is None else _with_unit(row.published, row.unit),
+        _with_unit(row.mean, row.unit),
+        "-" if len(row.values) < 2 else number(row.spread),
+        str(len(row.values)),
+        row.status,
+    )
+
+
+def number(value: float) -> str:
+    """Two decimals, or four significant figures where that is less."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}".rstrip()
+
+
+def readme(record: dict[str, Any], outcome: Outcome) -> str:
+    """The record for people, in Markdown."""
+    environment = record["environment"]
+    lines = [f"# {record['title']}", "", f"{record['section']}.", ""]
+    lines += ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
+    lines += ["| " + " | ".join(table_cells(row)) + " |" for row in outcome.rows]
+    lines.append("")
+    for row in outcome.rows:
+        each = ", ".join(f"seed {seed}: {number(value)}" for seed, value in sorted(row.values.items()))
+        source = f" Published: {row.published_source}." if row.published_source else ""
+        within = f" Counts as matched within {number(row.tolerance)}." if row.tolerance is not None else ""
+        lines.append(f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}")
+    lines += ["", *(f"![{Path(name).stem}]({name})" for name in outcome.figures)]
+    lines += ["", *outcome.notes, "", f"    {environment['command']}", ""]
+    gpus = ", ".join(environment["devices"]) or "no GPU"
+    machine = f"{environment['cores']} cores, {environment['processor']}, {gpus}"
+    lines += [
+        f"Data {Path(record['data']).name}, scale {record['scale']}; torch {environment['versions']['torch']}, "
+        f"{machine}. `runs/` holds each training's recipe, log, summary and environment.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,91 @@
+"""What a study is: something of the paper that can be done again, and what it came to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from alexnet.reproduce.workbench import Workbench
+
+Status = Literal["matched", "differs", "measured"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity: what was published, and what came out here for each seed."""
+
+    quantity: str
+    unit: str
+    """Of all the values: "%", "points" (of percent), "nats", "epochs", "times", or "" for a pure number."""
+    protocol: str
+    """Which images, which views, which weights: what one has to know to compare the number with another."""
+    values: Mapping[int, float]
+    """Seed -> value. A quantity without a seed has the key 0."""
+    published: float | None = None
+    published_source: str = ""
+    tolerance: float | None = None
+    """How far the mean may be from the published value to count as the same; None where nobody has said."""
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values.values())
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest value."""
+        return max(self.values.values()) - min(self.values.values())
+
+    @property
+    def status(self) -> Status:
+        if self.published is None or self.tolerance is None:
+            return "measured"
+        return "matched" if abs(self.mean - self.published) <= self.tolerance else "differs"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "protocol": self.protocol,
+            "published": self.published,
+            "published_source": self.published_source,
+            "tolerance": self.tolerance,
+            "values": {str(seed): value for seed, value in sorted(self.values.items())},
+            "mean": self.mean,
+            "spread": self.spread,
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to."""
+
+    rows: tuple[Row, ...]
+    figures: tuple[str, ...] = ()
+    """Names of picture files in the study's folder."""
+    notes: tuple[str, ...] = ()
+    """Sentences that belong to the numbers: what differs from the original, what was seen."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Something of the paper that can be done again."""
+
+    name: str
+    title: str
+    section: str
+    """Where the paper, or its author's code, has it."""
+    data: str
+    """The images it needs, for people."""
+    cost: str
+    """What it takes, with the machine this was measured on; says so where it was not measured."""
+    run: Callable[[Workbench], Outcome]
+    seeds: tuple[int, ...] = (0,)
+    """The seeds it is run with unless others are asked for."""
+    default_data: str | None = None
+    """The built-in data set it runs on where none is named."""
+    small: str | None = None
+    """What `--scale small` changes, for people; None where the study has no small form."""
