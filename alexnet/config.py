@@ -44,6 +44,9 @@ class ModelConfig(Section):
     """None takes the variant's own."""
     dropout: Fraction | None = None
     """Probability of dropping a unit; None takes the variant's own (0.5)."""
+    input_scale: Literal["pixels", "unit"] | None = None
+    """pixels: 0-255 minus the mean; unit: 0-1, then minus the mean and divided by the deviation of each channel. None
+    takes the variant's own; the nets of 2012 hardly learn from the other one."""
 
 
 class DataConfig(Section):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alexnet.commands.output import print_json, write_json
-from alexnet.config import EvaluateConfig, Recipe
-from alexnet.data.sources import open_source
-from alexnet.data.splits import Source, Split
+from alexnet.config import EvaluateConfig
 from alexnet.data.squares import load_images
 from alexnet.errors import UserError
 from alexnet.evaluation.evaluator import evaluate as evaluate_models
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
+from alexnet.evaluation.subjects import recipe_of, split_for
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.device import default_num_workers
@@ -47,15 +43,13 @@ def evaluate(
     loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
     if split not in ("train", "val"):
         raise UserError(f"the split is train or val, not {split!r}")
-    recipe = _recipe_of(loaded[0])
+    recipe = recipe_of(loaded[0])
     predictor = load_predictor(loaded, device=device, precision=recipe.runtime.precision)
     views = views or recipe.evaluate.views
     known_views = EvaluateConfig.model_json_schema()["properties"]["views"]["enum"]
     if views not in known_views:
         raise UserError(f"the views are {', '.join(known_views)}, not {views!r}")
-    # The training's own data section, so that a data set without a validation split is split as it was then.
-    source = open_source(data or loaded[0].data, recipe.data)
-    images_of_split = _relabelled(source, split, loaded[0].classes)
+    images_of_split = split_for(loaded[0], data, split)
     with Progress(progress) as display:
         images = load_images(
             images_of_split,
@@ -79,31 +73,6 @@ def evaluate(
             dtype=predictor.dtype,
             on_progress=display.counter("Evaluating"),
         )
-
-
-def _recipe_of(checkpoint: Checkpoint) -> Recipe:
-    try:
-        return Recipe.model_validate(checkpoint.recipe)
-    except ValueError:
-        raise UserError(
-            "the checkpoint's recipe was written by another version of alexnet, which this one cannot read"
-        ) from None
-
-
-def _relabelled(source: Source, split_name: str, classes: Sequence[str]) -> Split:
-    """The split with labels that count in the network's classes; the data may have fewer classes than the network."""
-    split = source.train if split_name == "train" else source.val
-    if split is None:
-        raise UserError(f"{source.name} has no {split_name} images")
-    unknown = [name for name in source.classes if name not in classes]
-    if unknown:
-        raise UserError(
-            f"the network does not know the class {unknown[0]!r} of {source.name} "
-            f"({len(unknown)} of {len(source.classes)} unknown; it knows {', '.join(list(classes)[:5])}, ...); "
-            "evaluate it on data with the classes that it was trained on"
-        )
-    positions = np.array([list(classes).index(name) for name in source.classes], dtype=np.int64)
-    return replace(split, labels=positions[split.labels], classes=tuple(classes))
 
 
 def evaluate_command(
@@ -134,7 +103,7 @@ def evaluate_command(
     record = {
         "data": data or loaded[0].data,
         "split": split,
-        "precision": _recipe_of(loaded[0]).runtime.precision,
+        "precision": recipe_of(loaded[0]).runtime.precision,
         "checkpoints": [_describe(path, checkpoint) for path, checkpoint in zip(checkpoints, loaded, strict=True)],
         **report.to_dict(),
     }

@@ -13,6 +13,7 @@ from alexnet.reproduce.catalogue import STUDIES, get_study
 from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
 from alexnet.reproduce.study import Study
 from alexnet.reproduce.workbench import Interrupted, Scale, Workbench
+from alexnet.training.checkpoint import load_checkpoint
 
 
 def list_studies(*, as_json: bool) -> None:
@@ -33,6 +34,7 @@ def reproduce_command(
     data: str | None,
     output: Path | None,
     *,
+    checkpoint: Path | None,
     seeds: str | None,
     scale: str,
     as_json: bool,
@@ -46,15 +48,19 @@ def reproduce_command(
         list_studies(as_json=as_json)
         return
     study = get_study(names[0])
+    overrides = tuple(argument for argument in arguments if "=" in argument)
+    if checkpoint is not None:
+        _check_checkpoint(study, has_recipe_values=bool(overrides or seeds or scale != "full"))
     folder = output or Path("runs") / study.name
     with Progress("silent" if quiet else "auto") as display:
         bench = Workbench(
             folder=folder,
-            data=_choose_data(study, data),
+            data=_choose_data(study, data, checkpoint),
             seeds=_read_seeds(seeds) if seeds else study.seeds,
-            overrides=tuple(argument for argument in arguments if "=" in argument),
+            overrides=overrides,
             scale=_choose_scale(study, scale),
             display=display,
+            checkpoint=checkpoint,
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,11 +83,23 @@ def reproduce_command(
     print(f"Record: {folder / 'record'}")
 
 
-def _choose_data(study: Study, data: str | None) -> str:
+def _choose_data(study: Study, data: str | None, checkpoint: Path | None) -> str:
+    if checkpoint is not None:
+        # What it was trained on, as `alexnet evaluate` does; a checkpoint that cannot be read is told here.
+        return data or load_checkpoint(checkpoint).data
     chosen = data or study.default_data
     if chosen is None:
-        raise UserError(f"{study.name} needs --data: {study.data}")
+        instead = ", or --checkpoint: a trained network" if study.takes_checkpoint else ""
+        raise UserError(f"{study.name} needs --data: {study.data}{instead}")
     return chosen
+
+
+def _check_checkpoint(study: Study, *, has_recipe_values: bool) -> None:
+    if not study.takes_checkpoint:
+        fitting = ", ".join(other.name for other in STUDIES.values() if other.takes_checkpoint)
+        raise UserError(f"{study.name} trains its own networks; --checkpoint is for {fitting}")
+    if has_recipe_values:
+        raise UserError("with --checkpoint nothing is trained; leave out --seeds, --scale and section.key=value")
 
 
 def _choose_scale(study: Study, scale: str) -> Scale:

@@ -13,7 +13,8 @@ REPRODUCE_EPILOG = (
     "Examples:\n\n\b\n"
     "  alexnet reproduce list                            every study, what it needs and costs\n"
     "  alexnet reproduce cifar-26 --data cifar-10-batches-py\n"
-    "  alexnet reproduce cifar-18 --data cifar-10-batches-py --seeds 0,1,2 runtime.num_threads=1\n\n"
+    "  alexnet reproduce cifar-18 --data cifar-10-batches-py --seeds 0,1,2 runtime.num_threads=1\n"
+    "  alexnet reproduce figure-3 --checkpoint runs/mine\n\n"
     "The output's record/ holds the numbers, the figures and each training's recipe and log, without weights."
 )
 
@@ -27,6 +28,9 @@ def reproduce(
         ),
     ],
     data: Annotated[str | None, typer.Option(help="The images, as for train; `list` says what each needs.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint or a run's folder, for studies that can do without training.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The study's folder (default: runs/NAME).")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds with commas between (default: the study's own).")] = None,
     scale: Annotated[str, typer.Option(help="full, or small: a short form, for a look at how it goes.")] = "full",
@@ -39,4 +43,6 @@ def reproduce(
     """
     from alexnet.commands.reproduce import reproduce_command
 
-    reproduce_command(arguments, data, output, seeds=seeds, scale=scale, as_json=json, quiet=quiet)
+    reproduce_command(
+        arguments, data, output, checkpoint=checkpoint, seeds=seeds, scale=scale, as_json=json, quiet=quiet
+    )

@@ -21,7 +21,7 @@ from alexnet.models import AlexNet
 from alexnet.training.signals import Signals, find_cause, measure_signals
 
 NUM_IMAGES = 16
-_MEAN_IMAGES = 64
+MEAN_IMAGES = 64
 _SMALL_SHARE = 0.25
 _SLOWER = 1.25
 """The loader has to be slower by more than this to count: the measurement is a short one."""
@@ -67,18 +67,10 @@ def inspect_start(name: str, recipe: Recipe, model: AlexNet, facts: DataFacts) -
     """Run a few training images forward and back at initialisation; the mean is that of a few images as well."""
     if facts.source is None or facts.source.train is None or recipe.data.image_size < model.image_size:
         return []
-    squares = read_squares(facts.source.train, recipe.data.image_size, _MEAN_IMAGES)
+    squares = read_squares(facts.source.train, recipe.data.image_size, MEAN_IMAGES)
     if len(squares.pixels) < 2:
         return []
-    preprocessing = Preprocessing(
-        recipe.data.image_size,
-        model.image_size,
-        model.architecture.input_scale,
-        model.architecture.channel_order,
-        "center_crop",
-        torch.from_numpy(squares.pixels.mean(axis=0, dtype=np.float64).astype(np.float32)),
-    )
-    signals, images_per_second = signals_of(model, preprocessing, squares)
+    signals, images_per_second = signals_of(model, preprocessing_of(model, squares), squares)
     enlarged = []
     if squares.shorter_side < _SMALL_SHARE * recipe.data.image_size:
         what = f"The images have {squares.shorter_side:g} pixels, enlarged to squares of {recipe.data.image_size}."
@@ -88,6 +80,18 @@ def inspect_start(name: str, recipe: Recipe, model: AlexNet, facts: DataFacts) -
         _signal_finding(name, signals, model, recipe.optimizer.lr),
         *_speed_findings(name, recipe, facts, squares.images_per_second, images_per_second),
     ]
+
+
+def preprocessing_of(model: AlexNet, squares: Squares) -> Preprocessing:
+    """What the network sees, before there are statistics of the whole training set: the mean is that of the squares."""
+    return Preprocessing(
+        squares.pixels.shape[1],
+        model.image_size,
+        model.architecture.input_scale,
+        model.architecture.channel_order,
+        "center_crop",
+        torch.from_numpy(squares.pixels.mean(axis=0, dtype=np.float64).astype(np.float32)),
+    )
 
 
 def signals_of(model: AlexNet, preprocessing: Preprocessing, squares: Squares) -> tuple[Signals, float]:

@@ -37,6 +37,7 @@ def inspect_recipe(
             image_size=recipe.model.image_size,
             initialization=recipe.model.initialization,
             dropout=recipe.model.dropout,
+            input_scale=recipe.model.input_scale,
             seed=recipe.seed,
         )
     except UserError as error:

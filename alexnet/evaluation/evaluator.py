@@ -56,7 +56,7 @@ def evaluate(
     done = 0
     weights = [weight for model in models for weight in model.parameters()]
     with evaluation_mode(models), working_copies(weights, dtype, keep=False), torch.inference_mode():
-        for squares in _batches(images, max(1, batch_size // num_views), num_workers):
+        for squares in square_batches(images, max(1, batch_size // num_views), num_workers):
             part = slice(done, done + len(squares))
             # Nothing is read back from the device inside the loop, so that batches can queue up on it.
             on_device = [squares.to(device)] * len(models)
@@ -140,7 +140,7 @@ def evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def _batches(images: ImageSet, size: int, num_workers: int) -> Iterator[Tensor]:
+def square_batches(images: ImageSet, size: int, num_workers: int) -> Iterator[Tensor]:
     """The squares in order, (<= size, S, S, 3) uint8; decoded one batch ahead where they are not in memory."""
     starts = range(0, len(images), size)
     if images.array is not None or num_workers == 0:

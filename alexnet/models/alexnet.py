@@ -82,16 +82,30 @@ class AlexNet(nn.Module):
                 activations = apply_block(activations, block)
         return activations
 
+    def output_of(self, name: str, images: Tensor) -> Tensor:
+        """The output of one layer, computed as `forward` does it and no further; images as in `forward`.
+
+        Raises UserError for a name that is no layer.
+        """
+        self._check_layers({name})
+        activations = self._padded(images)
+        for names, block in self.stages:
+            if block is None or name in names or any(_is_observed(self.get_submodule(inner)) for inner in names):
+                for inner in names:
+                    activations = _apply(self.get_submodule(inner), activations, None)
+                    if inner == name:
+                        return activations
+            else:
+                activations = apply_block(activations, block)
+        raise AssertionError(f"{name} is a layer, but in no stage")
+
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
 
         Raises UserError for a name that is no layer.
         """
         wanted = set(dict(self.named_children()) if names is None else names)
-        unknown = wanted - set(dict(self.named_children()))
-        if unknown:
-            layers = ", ".join(dict(self.named_children()))
-            raise UserError(f"{self.architecture.name} has no layer {sorted(unknown)[0]!r}; its layers are {layers}.")
+        self._check_layers(wanted)
         outputs = {}
         activations = self._padded(images)
         for name, layer in self.named_children():
@@ -101,6 +115,14 @@ class AlexNet(nn.Module):
             if len(outputs) == len(wanted):
                 break
         return outputs
+
+    def _check_layers(self, names: set[str]) -> None:
+        layers = list(dict(self.named_children()))
+        unknown = sorted(names - set(layers))
+        if unknown:
+            raise UserError(
+                f"{self.architecture.name} has no layer {unknown[0]!r}; its layers are {', '.join(layers)}."
+            )
 
     def _padded(self, images: Tensor) -> Tensor:
         expected = (INPUT_CHANNELS, self.image_size, self.image_size)
@@ -138,13 +160,15 @@ def create_model(
     image_size: int | None = None,
     initialization: str | None = None,
     dropout: float | None = None,
+    input_scale: Literal["pixels", "unit"] | None = None,
     seed: int = 0,
 ) -> AlexNet:
     """Build and initialise a network.
 
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
-    all dropout layers. None takes the variant's own. Equal arguments give equal weights.
+    all dropout layers. input_scale: what kind of images it is meant for. None takes the variant's own. Equal arguments
+    give equal weights.
     Raises UserError for an unknown name or scheme, and for sizes and rates that cannot be.
     """
     architecture = get_architecture(name) if isinstance(name, str) else name
@@ -159,6 +183,8 @@ def create_model(
             replace(item, rate=dropout) if isinstance(item, DropoutRecord) else item for item in architecture.layers
         )
         architecture = replace(architecture, layers=tuple(layers))
+    if input_scale is not None:
+        architecture = replace(architecture, input_scale=input_scale)
     # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
     with torch.device("meta"):
         model = AlexNet(architecture, num_classes, image_size)

@@ -137,14 +137,14 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str], colors: Colors
     pixels = np.empty((*confusion.shape, 4))
     pixels[..., :3] = to_rgb(DEFAULT_COLORS.first)
     pixels[..., 3] = np.sqrt(confusion / totals)
-    figure = _new_figure(6.4, 6.4)
+    figure = new_figure(6.4, 6.4)
     axes = figure.add_subplot()
     axes.imshow(pixels, interpolation="nearest")
-    _style(axes, colors)
+    style(axes, colors)
     axes.set_xlabel("guessed class")
     axes.set_ylabel("true class")
     if len(names) <= MAX_TICK_NAMES:
-        short = [_shorten(name, 16) for name in names]
+        short = [shorten(name, 16) for name in names]
         axes.set_xticks(range(len(names)), short, rotation=90, fontsize=8)
         axes.set_yticks(range(len(names)), short, fontsize=8)
     for spine in axes.spines.values():
@@ -152,7 +152,7 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str], colors: Colors
     return figure
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure without pyplot: no window system, no list of open figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -164,16 +164,17 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def _panel(title: str, colors: Colors) -> tuple[Figure, Axes]:
-    figure = _new_figure(4.4, 3.1)
+    figure = new_figure(4.4, 3.1)
     axes = figure.add_subplot()
-    _style(axes, colors)
+    style(axes, colors)
     axes.set_title(title, loc="left", fontsize=11.5, color=colors.ink)
     axes.set_xlabel("epoch", fontsize=10.5)
     axes.locator_params(axis="y", nbins=6)
     return figure, axes
 
 
-def _style(axes: Axes, colors: Colors) -> None:
+def style(axes: Axes, colors: Colors) -> None:
+    """No background, no frame but the two axes, everything in the colours of the drawing."""
     axes.patch.set_alpha(0)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -203,7 +204,8 @@ def _finish(axes: Axes, steps: Sequence[Mapping[str, Any]], colors: Colors) -> N
         axes.legend(frameon=False, fontsize=10, labelcolor=colors.ink, loc="upper right")
 
 
-def _shorten(name: str, length: int = 22) -> str:
+def shorten(name: str, length: int = 22) -> str:
+    """A class name that fits, as matplotlib has to be given it."""
     # matplotlib takes a pair of dollar signs for mathematics.
     name = name if len(name) <= length else name[: length - 2] + ".."
     return name.replace("$", r"\$")

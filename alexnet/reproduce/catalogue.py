@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import cifar
+from alexnet.reproduce import cifar, figure_3, figure_4, initialisation, one_crop
 from alexnet.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (*cifar.STUDIES,)}
+STUDIES: dict[str, Study] = {
+    study.name: study for module in (cifar, figure_3, figure_4, initialisation, one_crop) for study in module.STUDIES
+}
 
 
 def get_study(name: str) -> Study:

@@ -23,6 +23,7 @@ def make_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, A
         "title": study.title,
         "section": study.section,
         "data": bench.data,
+        "checkpoint": None if bench.checkpoint is None else str(bench.checkpoint),
         "scale": bench.scale,
         "seeds": list(bench.seeds),
         "overrides": list(bench.overrides),

@@ -87,5 +87,7 @@ class Study:
     """The seeds it is run with unless others are asked for."""
     default_data: str | None = None
     """The built-in data set it runs on where none is named."""
+    takes_checkpoint: bool = False
+    """Whether it can be given a trained network (`--checkpoint`) in place of training one."""
     small: str | None = None
     """What `--scale small` changes, for people; None where the study has no small form."""

@@ -36,6 +36,8 @@ class Workbench:
     """ "section.key=value" texts of the caller, laid over every recipe last."""
     scale: Scale
     display: Progress
+    checkpoint: Path | None = None
+    """A trained network to use in place of training one."""
 
     def recipe(self, name: str, *overrides: str, seed: int = 0) -> Recipe:
         """A recipe by name with a study's overrides, then the seed, then the caller's overrides."""

@@ -101,6 +101,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         image_size=recipe.model.image_size,
         initialization=recipe.model.initialization,
         dropout=recipe.model.dropout,
+        input_scale=recipe.model.input_scale,
         seed=recipe.seed,
     )
     _check_fits(recipe, model)

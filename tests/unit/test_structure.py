@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
-    "reproduce": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "commands": {
         *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
         "training",

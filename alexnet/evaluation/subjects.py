@@ -1,0 +1,49 @@
+"""The images that a trained network is asked about, split and labelled as they were in its training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alexnet.config import Recipe
+from alexnet.data.sources import open_source
+from alexnet.data.splits import Split
+from alexnet.errors import UserError
+
+if TYPE_CHECKING:
+    from alexnet.training.checkpoint import Checkpoint
+
+
+def recipe_of(checkpoint: Checkpoint) -> Recipe:
+    """The recipe of its training. Raises UserError where this version cannot read it."""
+    try:
+        return Recipe.model_validate(checkpoint.recipe)
+    except ValueError:
+        raise UserError(
+            "the checkpoint's recipe was written by another version of alexnet, which this one cannot read"
+        ) from None
+
+
+def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
+    """A split of DATA (None: of what the network was trained on) with labels that count in the network's classes.
+
+    The training's own data section opens it, so that a data set without a validation split is split as it was then. The
+    data may have fewer classes than the network. Raises UserError for data that cannot be opened, a split that is not
+    there and classes that the network does not know.
+    """
+    source = open_source(data or checkpoint.data, recipe_of(checkpoint).data)
+    chosen = source.train if split == "train" else source.val
+    if chosen is None:
+        raise UserError(f"{source.name} has no {split} images")
+    classes = list(checkpoint.classes)
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise UserError(
+            f"the network does not know the class {unknown[0]!r} of {source.name} "
+            f"({len(unknown)} of {len(source.classes)} unknown; it knows {', '.join(classes[:5])}, ...); "
+            "evaluate it on data with the classes that it was trained on"
+        )
+    positions = np.array([classes.index(name) for name in source.classes], dtype=np.int64)
+    return replace(chosen, labels=positions[chosen.labels], classes=checkpoint.classes)

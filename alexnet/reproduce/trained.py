@@ -1,0 +1,52 @@
+"""Trained networks for the studies that show what one has learnt: given as a checkpoint, or trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alexnet.data.squares import ImageSet, load_images
+from alexnet.evaluation.subjects import recipe_of, split_for
+from alexnet.reproduce.workbench import Workbench, over_seeds
+from alexnet.runtime.device import default_num_workers
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+
+FULL_RECIPE = "as-run-2012"
+SMALL_RECIPE = ("folder", "train.epochs=8", "train.min_steps=600")
+SMALL = "the recipe folder with 8 epochs, at least 600 steps, in place of as-run-2012"
+DATA = "ImageNet; with --scale small any labelled colour images"
+
+
+def network_files(bench: Workbench, model: str = "as_run") -> dict[int, Path]:
+    """Seed -> checkpoint file: the one that was given, or those that a training of `model` ends with."""
+    if bench.checkpoint is not None:
+        return {int(load_checkpoint(bench.checkpoint).recipe.get("seed", 0)): bench.checkpoint}
+    name, *overrides = (FULL_RECIPE,) if bench.scale == "full" else SMALL_RECIPE
+    runs = over_seeds(bench, model, name, [f"model.name={model}", *overrides])
+    # The weights that the recipe's own final evaluation is of.
+    return {seed: run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt" for seed, run in runs.items()}
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """The network in a few words, for a protocol."""
+    name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
+    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
+
+
+def images_for(bench: Workbench, checkpoint: Checkpoint, split: str) -> ImageSet:
+    """A split of the bench's data as the network takes it."""
+    images = load_images(
+        split_for(checkpoint, bench.data, split),
+        checkpoint.preprocessing.image_size,
+        num_workers=default_num_workers(images_in_memory=False),
+        max_unreadable=recipe_of(checkpoint).data.max_unreadable,
+        memory_limit_bytes=None,
+        on_progress=_counter(bench, f"Reading {split} images"),
+    )
+    for item in images.skipped:
+        bench.display.message(f"{item.key} is unreadable and left out: {item.reason}.")
+    return images
+
+
+def _counter(bench: Workbench, title: str) -> Callable[[int, int], None]:
+    return bench.display.counter(title, transient=True)
