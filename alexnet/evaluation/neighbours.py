@@ -41,11 +41,11 @@ class NeighbourIndex:
         return len(self.features)
 
     def search(self, queries: np.ndarray | Tensor, k: int) -> Neighbours:
-        """The min(k, N) nearest rows to each of the queries (Q, D); of equal distances the lower row comes first.
+        """The min(k, N) nearest rows to each of the queries (Q, D); of equally near ones it is open which come first.
 
         |x|^2 - 2 q x, a matrix product in float32, chooses k + 16 candidates; their distances are then computed from
-        the differences in float64. So the answer is that of brute force unless rounding of one part in a million moves a
-        row by more than 16 places.
+        the differences in float64. So the answer is that of brute force, unless rounding (a part in a million of the
+        squared lengths) moves a row by more than 16 places.
         """
         asked = torch.as_tensor(queries).to(self.device, torch.float32)
         kept = min(k + _SPARE, len(self))

@@ -25,7 +25,11 @@ def test_the_starts_differ_in_what_they_say():
     recipes = {label: bench.recipe("folder", *start.overrides) for label, start in starts.items()}
     models = {
         label: create_model(
-            recipe.model.name, 10, initialization=recipe.model.initialization, input_scale=recipe.model.input_scale
+            recipe.model.name,
+            10,
+            image_size=67,
+            initialization=recipe.model.initialization,
+            input_scale=recipe.model.input_scale,
         )
         for label, recipe in recipes.items()
     }
