@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import cifar, figure_3, figure_4, initialisation, one_crop
+from alexnet.reproduce import cifar, figure_1, figure_3, figure_4, initialisation, lrn_cifar, one_crop, precision
 from alexnet.reproduce.study import Study
 
 STUDIES: dict[str, Study] = {
-    study.name: study for module in (cifar, figure_3, figure_4, initialisation, one_crop) for study in module.STUDIES
+    study.name: study
+    for study in (
+        figure_1.STUDY,
+        figure_3.STUDY,
+        figure_4.STUDY,
+        *cifar.STUDIES,
+        lrn_cifar.STUDY,
+        initialisation.STUDY,
+        one_crop.STUDY,
+        precision.STUDY,
+    )
 }
 
 

@@ -144,15 +144,13 @@ def _draw(bench: Workbench, name: str, banks: Banks) -> str:
     return bench.save_figure(name, kernel_banks(title, drawn))
 
 
-STUDIES = (
-    Study(
-        name="figure-3",
-        title="The kernels of conv1 in two banks, and which of them sees colour",
-        section="paper, Figure 3 and 6.1; as the control the same net without groups (one_tower)",
-        data=DATA,
-        cost="two trainings a seed; not measured on ImageNet; --scale small COST",
-        run=_run,
-        takes_checkpoint=True,
-        small=SMALL,
-    ),
+STUDY = Study(
+    name="figure-3",
+    title="The kernels of conv1 in two banks, and which of them sees colour",
+    section="paper, Figure 3 and 6.1; as the control the same net without groups (one_tower)",
+    data=DATA,
+    cost="two trainings a seed; not measured on ImageNet; --scale small COST",
+    run=_run,
+    takes_checkpoint=True,
+    small=SMALL,
 )

@@ -210,15 +210,13 @@ def _draw_neighbours(bench: Workbench, trained: _Trained, found: _Found) -> str:
     return bench.save_figure("figure-4-neighbours", neighbour_rows(rows))
 
 
-STUDIES = (
-    Study(
-        name="figure-4",
-        title="Five best guesses for eight images, and the nearest training images of five",
-        section="paper, Figure 4 and 6.1",
-        data=DATA,
-        cost="one training a seed, and one pass over the training images; --checkpoint spares the training",
-        run=_run,
-        takes_checkpoint=True,
-        small=SMALL,
-    ),
+STUDY = Study(
+    name="figure-4",
+    title="Five best guesses for eight images, and the nearest training images of five",
+    section="paper, Figure 4 and 6.1",
+    data=DATA,
+    cost="one training a seed, and one pass over the training images; --checkpoint spares the training",
+    run=_run,
+    takes_checkpoint=True,
+    small=SMALL,
 )

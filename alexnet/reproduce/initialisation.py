@@ -231,15 +231,13 @@ def _draw_layers(shown: list[Beginning]) -> Figure:
     return layer_panels(layers, panels)
 
 
-STUDIES = (
-    Study(
-        name="initialisation",
-        title="Why the loss stays at ln C in most ports: five ways to begin",
-        section="paper 5; the std of conv3 to conv5 is that of the 2012 code's layers-145.cfg",
-        data="any labelled images; the built-in digits where none are named",
-        cost="COST",
-        run=_run,
-        default_data="digits",
-        small=f"{NUM_STEPS['small']} steps a start in place of {NUM_STEPS['full']}",
-    ),
+STUDY = Study(
+    name="initialisation",
+    title="Why the loss stays at ln C in most ports: five ways to begin",
+    section="paper 5; the std of conv3 to conv5 is that of the 2012 code's layers-145.cfg",
+    data="any labelled images; the built-in digits where none are named",
+    cost="COST",
+    run=_run,
+    default_data="digits",
+    small=f"{NUM_STEPS['small']} steps a start in place of {NUM_STEPS['full']}",
 )

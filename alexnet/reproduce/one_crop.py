@@ -110,15 +110,13 @@ def _notes(gaps: dict[int, dict[int, Gap]], is_imagenet: bool) -> tuple[str, ...
     return tuple(notes)
 
 
-STUDIES = (
-    Study(
-        name="one-crop",
-        title="Centre crop against ten crops on the same weights",
-        section="paper 4.1, 6 (footnote) and Table 1",
-        data=DATA,
-        cost="one training a seed and eleven views of every validation image; --checkpoint spares the training",
-        run=_run,
-        takes_checkpoint=True,
-        small=SMALL,
-    ),
+STUDY = Study(
+    name="one-crop",
+    title="Centre crop against ten crops on the same weights",
+    section="paper 4.1, 6 (footnote) and Table 1",
+    data=DATA,
+    cost="one training a seed and eleven views of every validation image; --checkpoint spares the training",
+    run=_run,
+    takes_checkpoint=True,
+    small=SMALL,
 )

@@ -44,7 +44,7 @@ class Workbench:
         return load_recipe(name, [*overrides, f"seed={seed}", *self.overrides])
 
     def run_folder(self, label: str, seed: int) -> Path:
-        """Where the training of that label and seed is, or will be."""
+        """Where a training is, an ordinary run's folder."""
         return self.folder / "runs" / label / f"seed-{seed}"
 
     def train(self, label: str, recipe: Recipe, *, data: str | None = None) -> RunRecord:
