@@ -34,7 +34,7 @@ def reproduce_command(
     data: str | None,
     output: Path | None,
     *,
-    checkpoint: Path | None,
+    checkpoint: Path | None = None,
     seeds: str | None,
     scale: str,
     as_json: bool,

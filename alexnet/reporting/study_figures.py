@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,8 +37,9 @@ def kernel_banks(title: str, banks: Sequence[Bank], colors: Colors = DEFAULT_COL
     mosaics = [kernel_mosaic(bank.kernels) for bank in banks]
     width = 8.0
     heights = [width * mosaic.shape[0] / mosaic.shape[1] for mosaic in mosaics]
-    figure = new_figure(width, sum(heights) + 0.42 * len(banks) + 0.45)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, color=colors.ink)
+    lines = textwrap.wrap(title, 88)
+    figure = new_figure(width, sum(heights) + 0.34 * len(banks) + 0.28 * len(lines) + 0.1)
+    figure.suptitle("\n".join(lines), x=0.007, ha="left", fontsize=11.5, color=colors.ink)
     grid = figure.add_gridspec(len(banks), 1, height_ratios=heights)
     for row, (bank, mosaic) in enumerate(zip(banks, mosaics, strict=True)):
         axes = figure.add_subplot(grid[row])
@@ -59,6 +61,7 @@ def color_shares(networks: Mapping[str, Sequence[tuple[str, np.ndarray]]], color
             axes.plot(ranks, np.sort(shares), color=color, linestyle=stroke, marker=marker, markersize=3.2, label=label)
         axes.axhline(2 / 3, color=colors.faint, linewidth=1, linestyle=(0, (3, 3)), label="noise: 2/3")
         axes.set_ylim(0, 1.02)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("kernels of the bank, greyest first", fontsize=10.5)
         axes.set_ylabel("colour share of the energy" if column == 0 else "", fontsize=10.5)
         axes.legend(frameon=False, fontsize=9.5, labelcolor=colors.ink, loc="best")

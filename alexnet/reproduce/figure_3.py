@@ -118,13 +118,16 @@ def _rows(measured: dict[int, Banks], prefix: str) -> list[Row]:
 def _verdict(banks: Banks, seed: int) -> str:
     """What came out for one network, in a sentence that follows from the numbers alone."""
     first, second = banks.means
-    grouped = banks.kernels.banks == 2
-    parts = "the banks" if grouped else "the halves (without groups, so that nothing ties a half together)"
-    found = f"{banks.network}, seed {seed}: {parts} have colour shares of {first:.3f} and {second:.3f}"
-    how_often = f"{100 * banks.chance:.2g} % of random splits are as far apart"
+    parts = "banks" if banks.kernels.banks == 2 else "halves"
+    found = (
+        f"{banks.network}, seed {seed}: the {parts} have colour shares of {first:.3f} and {second:.3f}; "
+        f"{100 * banks.chance:.2g} % of random splits are as far apart"
+    )
+    if banks.kernels.banks != 2:
+        return f"{found}. Without groups nothing ties a half together: this is how far apart chance puts them."
     if banks.chance >= LEVEL:
-        return f"{found}; {how_often}: no more than chance, so no division of colour between them is seen."
-    return f"{found}; {how_often}: more than chance, so they do divide colour between them."
+        return f"{found}: no more than chance, so no division of colour between them is seen."
+    return f"{found}: more than chance, so they seem to divide colour between them; other seeds would confirm it."
 
 
 def _bank_shares(banks: Banks) -> list[tuple[str, np.ndarray]]:

@@ -204,7 +204,7 @@ def _verdicts(begun: dict[Start, dict[int, Beginning]]) -> list[str]:
 def _table(shown: list[Beginning]) -> str:
     """Layer by layer, in Markdown: output RMS / told apart / gradient RMS."""
     lines = [
-        "\nOutput RMS / part of it that differs between images / gradient RMS of the weights, before the first step:\n",
+        "Output RMS / part of it that differs between images / gradient RMS of the weights, before the first step:\n",
         "| layer | " + " | ".join(item.start.name for item in shown) + " |",
         "|" + "---|" * (len(shown) + 1),
     ]
