@@ -39,7 +39,7 @@ def kernel_banks(title: str, banks: Sequence[Bank], colors: Colors = DEFAULT_COL
     heights = [width * mosaic.shape[0] / mosaic.shape[1] for mosaic in mosaics]
     lines = textwrap.wrap(title, 88)
     figure = new_figure(width, sum(heights) + 0.34 * len(banks) + 0.28 * len(lines) + 0.1)
-    figure.suptitle("\n".join(lines), x=0.007, ha="left", fontsize=11.5, color=colors.ink)
+    _headline(figure, "\n".join(lines), colors)
     grid = figure.add_gridspec(len(banks), 1, height_ratios=heights)
     for row, (bank, mosaic) in enumerate(zip(banks, mosaics, strict=True)):
         axes = figure.add_subplot(grid[row])
@@ -81,7 +81,8 @@ class Guesses(NamedTuple):
 def guess_cards(cards: Sequence[Guesses], columns: int = 4, colors: Colors = DEFAULT_COLORS) -> Figure:
     """Images with their true class and their best guesses as bars, the true one coloured (paper, Figure 4 left)."""
     rows = -(-len(cards) // columns)
-    figure = new_figure(2.45 * columns, 4.05 * rows)
+    figure = new_figure(2.45 * columns, 4.05 * rows + 0.3)
+    _headline(figure, "Validation images and their best guesses; the bar of the true class is orange.", colors)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[1.75, 1] * rows)
     for index, card in enumerate(cards):
         row, column = divmod(index, columns)
@@ -94,7 +95,7 @@ def _bars(axes: Axes, best: Sequence[tuple[str, float, bool]], colors: Colors) -
     for position, (name, probability, is_true) in enumerate(best):
         axes.barh(position, probability, height=0.86, color=colors.second if is_true else colors.first, alpha=0.38)
         axes.text(0.02, position, shorten(name, 24), va="center", fontsize=9, color=colors.ink)
-        axes.text(1.0, position, f"{probability:.0%}", va="center", ha="right", fontsize=8.5, color=colors.ink)
+        axes.text(0.985, position, f"{probability:.0%}", va="center", ha="right", fontsize=8.5, color=colors.ink)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(best) - 0.4, -0.6)
     axes.set_xticks([])
@@ -125,11 +126,14 @@ def neighbour_rows(rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS) -> 
         for position, (square, name, is_same) in enumerate(row.neighbours):
             axes = figure.add_subplot(grid[index, position + 2])
             _picture(axes, square, shorten(name, 16), colors, color=colors.ink if is_same else colors.second)
-    figure.suptitle(
-        "Left: validation images. Right: their nearest training images.", x=0.01, ha="left", fontsize=11,
-        color=colors.ink,
-    )  # fmt: skip
+    _headline(
+        figure, "Left: validation images. Right: the training images nearest to each; another class in orange.", colors
+    )
     return figure
+
+
+def _headline(figure: Figure, text: str, colors: Colors) -> None:
+    figure.suptitle(text, x=0.007, ha="left", fontsize=11.5, color=colors.ink)
 
 
 def _picture(
@@ -149,7 +153,7 @@ def layer_panels(
     layers: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], colors: Colors = DEFAULT_COLORS
 ) -> Figure:
     """For each panel (its title) a logarithmic line for each name over the layers."""
-    figure = new_figure(4.1 * len(panels), 4.1)
+    figure = new_figure(4.5 * len(panels), 4.2)
     places = range(len(layers))
     for column, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), column + 1)
@@ -176,14 +180,16 @@ def losses_beside(
     axes = figure.add_subplot()
     style(axes, colors)
     axes.set_title("training loss, nats", loc="left", fontsize=11.5, color=colors.ink)
+    lowest = level
     for (name, losses), (color, stroke, _) in zip(curves.items(), LINES, strict=False):
         steps = np.arange(1, len(losses) + 1)
         axes.plot(steps, losses, color=color, linewidth=0.7, alpha=0.25)
         if len(losses) >= window:
             means = np.convolve(losses, np.ones(window) / window, mode="valid")
+            lowest = min(lowest, float(means.min()))
             axes.plot(steps[window - 1 :], means, color=color, linestyle=stroke, linewidth=1.9, label=name)
     axes.axhline(level, color=colors.ink, linewidth=0.9, linestyle=(0, (3, 3)), label=level_name)
-    axes.set_ylim(0, 1.4 * level)
+    axes.set_ylim(0.8 * lowest, 1.3 * level)
     axes.set_xlim(left=0)
     axes.set_xlabel("step", fontsize=10.5)
     axes.grid(axis="y", color=colors.faint, alpha=0.25, linewidth=0.8)

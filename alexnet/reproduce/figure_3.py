@@ -19,6 +19,10 @@ LEVEL = 0.05
 """A difference that fewer random splits than this reach counts as more than chance."""
 
 
+LEAST_SMOOTHNESS = 0.2
+"""Kernels below this are still the noise they began as (0); learnt ones are far above."""
+
+
 class Banks(NamedTuple):
     """The kernels of one network in two banks of equal size, and how they differ in colour."""
 
@@ -52,6 +56,14 @@ def color_share(kernels: np.ndarray) -> np.ndarray:
     grey = kernels.mean(axis=1, keepdims=True)
     energy = (kernels**2).sum(axis=(1, 2, 3))
     return ((kernels - grey) ** 2).sum(axis=(1, 2, 3)) / np.maximum(energy, np.finfo(np.float64).tiny)
+
+
+def smoothness(kernels: np.ndarray) -> float:
+    """How alike neighbouring weights of kernels (O, 3, h, w) are: 0 for noise, towards 1 for large smooth shapes."""
+    kernels = kernels.astype(np.float64)
+    left, right, top, bottom = kernels[..., :-1], kernels[..., 1:], kernels[..., :-1, :], kernels[..., 1:, :]
+    energy = (left**2).sum() + (right**2).sum() + (top**2).sum() + (bottom**2).sum()
+    return float(2 * ((left * right).sum() + (top * bottom).sum()) / max(energy, np.finfo(np.float64).tiny))
 
 
 def chance_of_split(shares: np.ndarray, seed: int = 0, num_splits: int = NUM_SPLITS) -> float:
@@ -111,6 +123,12 @@ def _rows(measured: dict[int, Banks], prefix: str) -> list[Row]:
         Row(f"{prefix}colour share, greyer bank", "", protocol, {s: min(b.means) for s, b in measured.items()}),
         Row(f"{prefix}colour share, other bank", "", protocol, {s: max(b.means) for s, b in measured.items()}),
         Row(f"{prefix}difference of the banks", "", protocol, {s: b.difference for s, b in measured.items()}),
+        Row(
+            f"{prefix}likeness of neighbouring weights",
+            "",
+            f"{protocol}; 0 for the noise they began as",
+            {s: smoothness(b.kernels.weights) for s, b in measured.items()},
+        ),
         Row(f"{prefix}random splits as far apart", "%", splits, {s: 100 * b.chance for s, b in measured.items()}),
     ]
 
@@ -123,6 +141,8 @@ def _verdict(banks: Banks, seed: int) -> str:
         f"{banks.network}, seed {seed}: the {parts} have colour shares of {first:.3f} and {second:.3f}; "
         f"{100 * banks.chance:.2g} % of random splits are as far apart"
     )
+    if smoothness(banks.kernels.weights) < LEAST_SMOOTHNESS:
+        return f"{found}. The kernels are still the noise they began as: too short a training to say anything."
     if banks.kernels.banks != 2:
         return f"{found}. Without groups nothing ties a half together: this is how far apart chance puts them."
     if banks.chance >= LEVEL:

@@ -164,6 +164,12 @@ def _rows(start: Start, of_seeds: dict[int, Beginning]) -> list[Row]:
             {s: b.weighted[-2].contrast for s, b in of_seeds.items()},
         ),
     ]
+    last = f"mean of the last {WINDOW} of {len(first.losses)} steps of {batch} images, rate {lr:g}"
+    rows.append(
+        Row(
+            f"{start.name}: last loss", "nats", last, {s: float(b.losses[-WINDOW:].mean()) for s, b in of_seeds.items()}
+        )
+    )
     learned = {seed: float(step) for seed, b in of_seeds.items() if (step := b.learns_from) is not None}
     if learned:
         protocol = f"batches of {batch}, rate {lr:g}, mean loss of {WINDOW} steps {CLEARLY_BELOW:.0%} below guessing"

@@ -6,7 +6,7 @@ from study_stand_ins import TWO_TOWERS, bench_of, write_checkpoint
 from alexnet.errors import UserError
 from alexnet.models import create_model
 from alexnet.reproduce import figure_3, trained
-from alexnet.reproduce.figure_3 import chance_of_split, color_share
+from alexnet.reproduce.figure_3 import chance_of_split, color_share, smoothness
 
 
 def test_the_colour_share_of_grey_of_pure_colours_and_of_noise():
@@ -28,6 +28,14 @@ def test_the_share_does_not_depend_on_a_kernels_size():
     assert color_share(1e-3 * kernels) == pytest.approx(color_share(kernels))
 
 
+def test_noise_is_told_from_shapes():
+    rng = np.random.default_rng(3)
+    assert smoothness(rng.normal(size=(96, 3, 11, 11))) == pytest.approx(0, abs=0.02)
+    assert smoothness(np.ones((2, 3, 5, 5))) == pytest.approx(1)
+    stripes = np.tile(np.array([1.0, -1.0, 1.0]), (1, 3, 3, 1))
+    assert smoothness(stripes) == pytest.approx(0)  # as different across as they are alike along
+
+
 def test_banks_that_differ_are_told_from_banks_that_do_not():
     rng = np.random.default_rng(2)
     same = rng.uniform(0, 1, 96)
@@ -46,6 +54,7 @@ def test_banks_that_differ_are_told_from_banks_that_do_not():
 def test_a_given_network_is_drawn_and_measured(tmp_path):
     model = create_model(TWO_TOWERS, 10)
     with torch.no_grad():
+        model.conv1.weight[:] = model.conv1.weight.mean(dim=(2, 3), keepdim=True)  # blank, so smooth
         model.conv1.weight[:4] = model.conv1.weight[:4].mean(dim=1, keepdim=True)
     path = write_checkpoint(tmp_path / "small.pt", model=model)
     outcome = figure_3._run(bench_of(tmp_path / "study", checkpoint=path))
@@ -60,11 +69,14 @@ def test_a_given_network_is_drawn_and_measured(tmp_path):
     assert [(tmp_path / "study" / name).is_file() for name in outcome.figures] == [True, True]
 
 
-def test_banks_that_do_not_differ_are_said_not_to(tmp_path):
+def test_banks_that_do_not_differ_are_said_not_to(tmp_path, monkeypatch):
     model = create_model(TWO_TOWERS, 10)
     with torch.no_grad():
         model.conv1.weight[4:] = model.conv1.weight[:4]
     path = write_checkpoint(tmp_path / "small.pt", model=model)
+    outcome = figure_3._run(bench_of(tmp_path / "study", checkpoint=path))
+    assert "still the noise they began as" in " ".join(outcome.notes)
+    monkeypatch.setattr(figure_3, "LEAST_SMOOTHNESS", -1)
     outcome = figure_3._run(bench_of(tmp_path / "study", checkpoint=path))
     assert "no more than chance" in " ".join(outcome.notes)
 
@@ -82,7 +94,7 @@ def test_without_a_checkpoint_the_net_and_its_control_are_trained(tmp_path, monk
     monkeypatch.setattr(trained, "over_seeds", over_seeds)
     outcome = figure_3._run(bench_of(tmp_path / "study", seeds=(0, 1)))
     assert asked == [("as_run", "folder", "model.name=as_run"), ("one_tower", "folder", "model.name=one_tower")]
-    assert len(outcome.rows) == 8 and all(set(row.values) == {0, 1} for row in outcome.rows)
+    assert len(outcome.rows) == 10 and all(set(row.values) == {0, 1} for row in outcome.rows)
     assert outcome.figures == ("figure-3.png", "figure-3-control.png", "figure-3-colour.png")
     asked.clear()
     figure_3._run(bench_of(tmp_path / "study", scale="full"))
