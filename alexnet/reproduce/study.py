@@ -19,7 +19,7 @@ class Row:
 
     quantity: str
     unit: str
-    """Of all the values: "%", "points" (of percent), "nats", "epochs", "times", or "" for a pure number."""
+    """Of all the values: "%", "points" (of percent), "nats", "epochs", "steps", "times", or "" for a pure number."""
     protocol: str
     """Which images, which views, which weights: what one has to know to compare the number with another."""
     values: Mapping[int, float]

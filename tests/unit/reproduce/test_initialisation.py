@@ -8,7 +8,13 @@ from alexnet.models import create_model
 from alexnet.reproduce import initialisation
 from alexnet.reproduce.initialisation import STARTS, first_below
 
-TINY = ("model.image_size=67", "data.image_size=72", "train.batch_size=4", "train.min_steps=3")
+TINY = (
+    "model.image_size=67",
+    "data.image_size=72",
+    "train.batch_size=4",
+    "train.min_steps=3",
+    "data.max_train_images=64",
+)
 
 
 def test_learning_begins_with_a_whole_window_below_the_level():
