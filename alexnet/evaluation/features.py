@@ -57,8 +57,7 @@ def stream_features(
         with evaluation_mode([model]), working_copies(weights, dtype, keep=False), torch.inference_mode():
             crops, offsets, flips = cut_views(squares.to(device), views, crop_size)
             outputs = model.output_of(layer, preprocessing.normalize(crops, offsets, flips, dtype=dtype))
-            # A copy in plain memory order, which maps in channels-last are not.
-            features = outputs.float().flatten(1).clone(memory_format=torch.contiguous_format)
+            features = outputs.float().flatten(1)
         done += len(squares)
         if on_progress is not None:
             on_progress(done, len(images))

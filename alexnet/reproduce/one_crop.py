@@ -73,9 +73,9 @@ def _run(bench: Workbench) -> Outcome:
         checkpoint = load_checkpoint(path)
         images = images_for(bench, checkpoint, "val")
         network, num_images, num_classes = describe(checkpoint), len(images), len(checkpoint.classes)
-        reports = [_evaluate(bench, checkpoint, images, views) for views in VIEWS]
+        center, ten_crop = (_evaluate(bench, checkpoint, images, views) for views in VIEWS)
         for k in (1, 5) if num_classes > 5 else (1,):
-            gaps.setdefault(k, {})[seed] = measure_gap(*reports, k)
+            gaps.setdefault(k, {})[seed] = measure_gap(center, ten_crop, k)
     is_imagenet = num_classes == NUM_IMAGENET_CLASSES
     rows = []
     for k, of_seeds in gaps.items():
