@@ -167,7 +167,7 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "tuple_type": "a list such as [25, 51]",
+    "tuple_type": "a list such as [25, 51] or [\"norm1\", \"norm2\"]",
     "dict_type": "a table of layer names",
     "model_type": "a table of keys",
     "finite_number": "a finite number",
