@@ -236,7 +236,7 @@ def _dotted(location: Sequence[str | int]) -> str:
 
 def _toml_like(value: Any) -> str:
     try:
-        text = "none" if value is None else _format(value)
+        text = "none" if value is None else format_value(value)
     except TypeError:
         text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -286,7 +286,7 @@ def _write_table(lines: list[str], table: Mapping[str, Any], path: tuple[str, ..
     tables = {key: value for key, value in table.items() if isinstance(value, dict)}
     if path and (plain or not tables):
         lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
-    lines += [f"{_key(key)} = {_format(value)}" for key, value in plain.items()]
+    lines += [f"{_key(key)} = {format_value(value)}" for key, value in plain.items()]
     for key, inner in tables.items():
         # `layers` without a layer says nothing; a layer without a value still names the layer.
         if inner or path[-1:] == ("layers",):
@@ -294,11 +294,11 @@ def _write_table(lines: list[str], table: Mapping[str, Any], path: tuple[str, ..
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _format(name)
+    return name if _BARE_KEY.fullmatch(name) else format_value(name)
 
 
-def _format(value: Any) -> str:
-    """One TOML value."""
+def format_value(value: Any) -> str:
+    """One value as TOML; what stands behind the `=` of an override."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
@@ -307,9 +307,9 @@ def _format(value: Any) -> str:
         # JSON's escapes are TOML's; DEL is the one character that TOML alone wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_format(item) for item in value)}]"
+        return f"[{', '.join(format_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_format(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {format_value(item)}" for key, item in value.items()) + "}"
     raise TypeError(f"{type(value).__name__} has no TOML form here")
 
 

@@ -65,10 +65,13 @@ def _read_values(file: RecipeFile, derived: Sequence[str]) -> dict[str, Any]:
     base = values.pop("base")
     if not isinstance(base, str):
         raise UserError(f"base ({file.source}) must be a recipe's name or the path of a .toml file, in quotes")
-    base_file = read_recipe(file.folder / Path(base).expanduser() if _looks_like_path(base) else base)
+    # Resolved, so that a circle through several folders comes back to the same name.
+    path = (file.folder / Path(base).expanduser()).resolve()
+    base_file = read_recipe(path if _looks_like_path(base) else base)
     chain = [*derived, file.source]
     if base_file.source in chain:
-        raise UserError(f"base ({file.source}): {' -> '.join([*chain, base_file.source])} is a circle; end it somewhere")
+        circle = " -> ".join([*chain, base_file.source])
+        raise UserError(f"base ({file.source}): {circle} is a circle; take one of the base keys out")
     return merge(_read_values(base_file, chain), values)
 
 

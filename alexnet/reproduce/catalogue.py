@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import cifar
+from alexnet.reproduce import ablations, cifar, tables
 from alexnet.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (*cifar.STUDIES,)}
+STUDIES: dict[str, Study] = {study.name: study for study in (*tables.STUDIES, *ablations.STUDIES, *cifar.STUDIES)}
 
 
 def get_study(name: str) -> Study:
