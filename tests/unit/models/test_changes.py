@@ -158,9 +158,9 @@ def test_other_values_that_cannot_be_are_refused() -> None:
         create_model("half", 5, activation="gelu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="pooling = 'none'; it is overlapping or non_overlapping"):
         create_model("half", 5, pooling="none")  # type: ignore[arg-type]
-    too_wide = change_architecture(AS_RUN, without=["pool1"])
+    four = change_architecture(AS_RUN, without=["conv5"])
     with pytest.raises(UserError, match="would change the size of as_run's last maps"):
-        change_architecture(too_wide, pooling="non_overlapping")
+        change_architecture(four, pooling="non_overlapping")
 
 
 # ---------------------------------------------------------------- what is left of it in the record

@@ -156,8 +156,9 @@ def test_table_2_is_one_network_five_networks_and_what_cannot_be_run(evaluations
     assert len(rows["top-5 error, ten crops"].values) == 5
     five = rows["top-1 error, 5 networks"]
     assert (five.published, five.values, five.status) == (38.1, {0: 30.0}, "measured")
-    assert evaluations[-1] == ([f"seed-{seed}" for seed in range(5)], None)
-    assert evaluations[:5] == [([f"seed-{seed}"], "center") for seed in range(5)]
+    alone = [([f"seed-{seed}"], "center") for seed in range(5)]
+    assert sorted(evaluations[1:]) == alone
+    assert evaluations[0] == ([f"seed-{seed}" for seed in range(5)], None)
     assert any("different networks" in note for note in outcome.notes)
     not_run = {name: row for name, row in rows.items() if row.status == "not run"}
     assert {name: row.published for name, row in not_run.items()} == {
