@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import ablations, cifar, tables
+from alexnet.reproduce import ablations, cifar, figure_1, lrn_cifar, precision, tables
 from alexnet.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (*tables.STUDIES, *ablations.STUDIES, *cifar.STUDIES)}
+_ALL = (*tables.STUDIES, figure_1.STUDY, *ablations.STUDIES, *cifar.STUDIES, lrn_cifar.STUDY, precision.STUDY)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 
 def get_study(name: str) -> Study:
