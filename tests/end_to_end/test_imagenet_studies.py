@@ -96,5 +96,5 @@ def test_every_study_of_imagenet_needs_data_and_has_a_small_form(tmp_path, comma
         code, _, error = command("reproduce", name, "--output", tmp_path / "never")
         assert code == 2
         assert f"{name} needs --data: ILSVRC-20" in error
-    with pytest.raises(UserError, match="did you mean 'no-conv"):
+    with pytest.raises(UserError, match=r"did you mean 'no-conv[2-5]'"):
         get_study("no-conv1")

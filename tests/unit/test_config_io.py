@@ -106,13 +106,14 @@ def write(folder, **files):
 
 
 def test_a_recipe_says_only_in_what_it_differs_from_its_base(tmp_path):
-    write(tmp_path, mine='base = "as-run-2012"\n[model]\nactivation = "tanh"\n[schedule.layers.conv1]\nfreeze_epoch = 9\n')
+    own = '[model]\nactivation = "tanh"\n[schedule.layers.conv1]\nfreeze_epoch = 9\n'
+    write(tmp_path, mine=f'base = "as-run-2012"\n{own}')
     base, mine = load_recipe("as-run-2012"), load_recipe(tmp_path / "mine.toml")
     assert diff_recipes(base, mine) == [
         ("model.activation", None, "tanh"),
         ("schedule.layers.conv1.freeze_epoch", None, 9.0),
     ]
-    assert load_recipe(tmp_path / "mine.toml", ["model.activation=none"]).model == base.model, "the command line is last"
+    assert load_recipe(tmp_path / "mine.toml", ["model.activation=none"]).model == base.model, "overrides are last"
 
 
 def test_what_is_written_of_a_run_has_no_base_any_more(tmp_path):

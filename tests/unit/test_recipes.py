@@ -4,7 +4,6 @@ import re
 import shlex
 
 import pytest
-import torch
 
 from alexnet.commands.train import split_arguments
 from alexnet.config import LayerScheduleConfig, Recipe

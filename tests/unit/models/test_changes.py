@@ -141,7 +141,10 @@ def test_conv6_left_out_is_the_network_without_it() -> None:
 @pytest.mark.parametrize(
     ("without", "message"),
     [
-        (["norm9"], r"without = 'norm9': as_run has no such layer; did you mean 'norm[12]'\? Its layers are conv1, norm1"),
+        (
+            ["norm9"],
+            r"without = 'norm9': as_run has no such layer; did you mean 'norm[12]'\? Its layers are conv1, norm1",
+        ),
         (["fc8"], "without = 'fc8': its outputs are the classes, so it has to stay"),
         (["conv1"], "norm1 works in 2 groups, which the 3 maps it would be given do not divide into; leave out norm1"),
         (["conv1", "norm1"], "conv2 works in 2 groups, which the 3 maps"),

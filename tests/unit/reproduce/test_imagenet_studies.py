@@ -1,4 +1,4 @@
-"""Tables and ablations of ImageNet: what they train, what they compare, and what they leave open. Nothing is trained."""
+"""Tables and ablations of ImageNet: what they would train, what they compare, and what they leave open."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ from alexnet.reproduce.imagenet import SMALL_RECIPE, SMALL_VALUES, differences, 
 from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
 from alexnet.reproduce.study import Outcome, Row
 from alexnet.reproduce.workbench import Workbench
-from alexnet.runtime.environment import describe_environment
 
 
 @dataclass(frozen=True)
