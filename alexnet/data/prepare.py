@@ -108,6 +108,8 @@ def _check_options(request: Request) -> None:
         raise UserError(f"--val-fraction {request.val_fraction:g} must lie between 0 and 1, as in 0.1.")
     if request.image_size is not None and not 1 <= request.image_size <= _MAX_SIZE:
         raise UserError(f"--size {request.image_size} must lie between 1 and {_MAX_SIZE}; ImageNet's usual one is 256.")
+    if not request.source.strip():
+        raise UserError("SOURCE is empty. Give a file or folder, or the name of a set that can be downloaded.")
     path = Path(request.source).expanduser()
     if path.exists():
         source, folder = path.resolve(), request.folder.resolve()

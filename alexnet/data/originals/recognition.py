@@ -34,6 +34,10 @@ def recognize_original(path: Path, work: Path, on_progress: OnProgress) -> Recog
     """
     if not path.exists():
         raise UserError(f"{path} does not exist. Give a file or a folder, or one of the names of `alexnet prepare -h`.")
+    if not path.is_file() and not path.is_dir():  # to read a pipe would wait for ever
+        raise UserError(
+            f"{path} is no file and no folder. Give the archive itself, or the folder that the images are in."
+        )
     reading = f"Reading {path.name or path}"
     if imagenet.is_official(path):
         original, archives = imagenet.open_official(path, on_progress(reading))
@@ -90,7 +94,12 @@ def _of_file(path: Path, work: Path, on_progress: OnProgress, reading: str) -> R
     name = path.name
     for suffix in (".gz", ".tgz", ".tar", ".zip"):
         name = name.removesuffix(suffix)
-    return Recognized(_of_tree(tree, name), (path,))
+    try:
+        return Recognized(_of_tree(tree, name), (path,))
+    except UserError as error:
+        if not tree.damage:
+            raise
+        raise UserError(f"{tree.damage[0]}. Download it again. (Of what is before: {error})") from None
 
 
 def _of_tree(tree: Tree, name: str) -> Original:

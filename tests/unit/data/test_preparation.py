@@ -166,6 +166,22 @@ def test_a_tar_that_is_cut_off_is_refused_unless_asked_for(imagenet: SmallImageN
     assert any("cut off" in note for note in record["notes"])
 
 
+def test_a_cut_that_leaves_one_class_is_told_as_a_cut(tmp_path: Path):
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        tar.add(class_folders(tmp_path / "pets"), "pets")
+    os.truncate(tmp_path / "pets.tar", 30_000)
+    with pytest.raises(UserError, match=r"pets\.tar is cut off in .*Download it again.*of one class only"):
+        prepare(tmp_path / "pets.tar", tmp_path / "out", **SMALL)
+
+
+def test_a_pipe_and_an_empty_name_are_no_source(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UserError, match="is no file and no folder"):
+        prepare(tmp_path / "pipe.tar", tmp_path / "out", **SMALL)
+    with pytest.raises(UserError, match="SOURCE is empty"):
+        prepare("", tmp_path / "out", **SMALL)
+
+
 def test_hostile_members_never_leave_the_archive(tmp_path: Path):
     path = tmp_path / "pets.tar"
     folder = class_folders(tmp_path / "pets")
