@@ -71,10 +71,9 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
             source, folder / WORK, lambda what: reporter.counter(what, unit="MB", transient=True)
         )
         original = recognized.original
-        notes = list(original.notes)
-        if request.verify:
+        notes = [*original.notes, *_refuse_damage(original, request.allow_damaged)]
+        if request.verify and (request.overwrite or not (folder / DESCRIPTION).is_file()):
             notes += verify_archives(recognized.archives, folder / WORK, reporter, request.allow_damaged)
-        notes += _refuse_damage(original, request.allow_damaged)
         original, split_notes = _with_validation(original, request, reporter)
         notes += split_notes
         options = _options(request, original)

@@ -155,6 +155,15 @@ def test_an_official_file_that_was_damaged_is_refused(imagenet: SmallImageNet, t
     prepare(root, tmp_path / "prepared", allow_damaged=True, **SMALL)
 
 
+def test_a_finished_set_does_not_have_its_archives_read_for_checksums_again(
+    imagenet: SmallImageNet, tmp_path: Path, monkeypatch
+):
+    root = imagenet.archives(tmp_path / "source")
+    first = prepare(root, tmp_path / "out", **SMALL)
+    monkeypatch.setattr("alexnet.data.downloads._md5", lambda *arguments: pytest.fail("150 GB are read"))
+    assert prepare(root, tmp_path / "out", **SMALL) == first
+
+
 def test_a_tar_that_is_cut_off_is_refused_unless_asked_for(imagenet: SmallImageNet, tmp_path: Path):
     root = imagenet.archives(tmp_path / "source")
     path = root / "ILSVRC2012_img_train.tar"
