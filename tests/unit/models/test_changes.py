@@ -178,6 +178,9 @@ def test_the_record_says_what_was_changed_and_survives_a_checkpoint() -> None:
         "Changed: activation tanh; pools that do not overlap; dropout 0; without norm1, conv3."
     )
     assert Architecture.from_dict(changed.to_dict()) == changed
+    found = {(d.layer, d.field, d.b) for d in compare(AS_RUN, changed)}
+    changes = {("relu1", "layer", "Tanh"), ("pool1", "size", 2), ("drop6", "rate", 0.0), ("norm1", "layer", None)}
+    assert found > changes | {("conv3", "layer", None), ("conv2", "padding", 1)}
 
 
 def test_records_of_before_linear_layers_had_groups_can_be_read() -> None:
