@@ -191,7 +191,10 @@ def doctor(
         ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Look at every image instead of a sample.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong with data, a recipe, a checkpoint, a run or the machine.
@@ -217,11 +220,12 @@ def prepare(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder for the prepared data set.")],
     size: Annotated[
-        int | None, typer.Option(help="Side of the squares in pixels (default: 256; less for smaller sets).", min=8)
+        int | None,
+        typer.Option(help="Side of the squares in pixels (default: 256; less for smaller sets).", min=8, max=4096),
     ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
     format: Annotated[
-        str | None, typer.Option(help="jpeg or raw (uncompressed; the default for CIFAR-10, jpeg elsewhere).")
+        str | None, typer.Option(help="jpeg or raw (uncompressed; the default for CIFAR, jpeg elsewhere).")
     ] = None,
     keep_original: Annotated[
         bool, typer.Option("--keep-original", help="Keep the files as they are, neither resized nor encoded again.")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MODEL_NAMES = (
-    "as_run", "paper", "one_tower", "caffe", "caffenet", "torchvision", "conv6", "half", "bn",
+    "as_run", "paper", "one_tower", "caffe", "caffenet", "torchvision", "conv6", "half", "no_communication", "bn",
     "cifar_quick", "cifar_19pct", "cifar_18pct", "cifar_13pct", "cifar_11pct",
 )  # fmt: skip
 INITIALIZATIONS = ("as_run", "paper", "caffe", "torch_default")
@@ -23,6 +23,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 # A TOML array arrives as a list, which strict validation would refuse where a tuple is meant.
 Epochs = Annotated[tuple[NonNegative, ...], Field(strict=False)]
 Factors = Annotated[tuple[NonNegative, ...], Field(strict=False)]
+LayerNames = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
@@ -47,6 +48,12 @@ class ModelConfig(Section):
     input_scale: Literal["pixels", "unit"] | None = None
     """pixels: 0-255 minus the mean; unit: 0-1, then minus the mean and divided by the deviation of each channel. None
     takes the variant's own; the nets of 2012 hardly learn from the other one."""
+    activation: Literal["relu", "tanh", "silu"] | None = None
+    """Instead of every ReLU (paper 3.1); None takes the variant's own."""
+    pooling: Literal["overlapping", "non_overlapping"] = "overlapping"
+    """overlapping: the variant's own pools, 3 x 3 with stride 2; non_overlapping: 2 x 2 with stride 2 (paper 3.4)."""
+    without: LayerNames = ()
+    """Layers that are left out; a convolution goes together with its activation (paper 3.3 and 7)."""
 
 
 class DataConfig(Section):

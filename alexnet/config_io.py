@@ -11,7 +11,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -19,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from alexnet.config import Recipe
 from alexnet.errors import UserError
+from alexnet.recipe_files import RecipeFile, did_you_mean, merge, read_recipe, read_values
+from alexnet.recipe_files import recipe_names as recipe_names
 
 DEFAULT_RECIPE = "digits"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -28,27 +29,23 @@ _DOTTED_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 # ---------------------------------------------------------------- reading
 
 
-def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package, sorted."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _recipe_folder().iterdir() if _is_recipe(entry.name))
-
-
 def load_recipe(name_or_path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name, from a TOML file or from a run's folder, and apply `section.key=value` overrides.
 
-    None is the recipe "digits". Raises UserError for an unknown name, a file that is not TOML, and for every unknown
-    key or value that is not allowed, all of them in one message.
+    None is the recipe "digits". A file may begin with `base = "as-run-2012"` (or a path, from its own folder): it then
+    states only in what it differs from that recipe. Raises UserError for an unknown name, a file that is not TOML, and
+    for every unknown key or value that is not allowed, all of them in one message.
     """
-    text, source = _read_text(DEFAULT_RECIPE if name_or_path is None else name_or_path)
-    return from_toml_text(text, overrides, source)
+    return _from_file(read_recipe(DEFAULT_RECIPE if name_or_path is None else name_or_path), overrides)
 
 
 def from_toml_text(text: str, overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
     """Parse and check a recipe given as TOML text; `source` names it in messages. Raises UserError."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{source} is not valid TOML: {_toml_reason(error)}") from None
+    return _from_file(RecipeFile(text, source, Path()), overrides)
+
+
+def _from_file(file: RecipeFile, overrides: Sequence[str]) -> Recipe:
+    values, source = read_values(file), file.source
     problems: list[str] = []
     overridden: list[tuple[str, ...]] = []
     for override in overrides:
@@ -73,7 +70,7 @@ def from_toml_text(text: str, overrides: Sequence[str] = (), source: str = "reci
 def recipe_header(name_or_path: str | Path) -> str:
     """The comment at the top of a recipe: what it reproduces, source, expected result, cost, command."""
     lines = []
-    for line in _read_text(name_or_path)[0].splitlines():
+    for line in read_recipe(name_or_path).text.splitlines():
         if not line.startswith("#"):
             break
         lines.append(line[1:].removeprefix(" ").rstrip())
@@ -105,45 +102,6 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     return tuple(key.split(".")), table["value"]
 
 
-def _read_text(name_or_path: str | Path) -> tuple[str, str]:
-    """Text of a recipe and how to call it in messages."""
-    name = str(name_or_path)
-    path = Path(name).expanduser()
-    looks_like_path = isinstance(name_or_path, Path) or "/" in name or "\\" in name or name.endswith(".toml")
-    if not looks_like_path and name in recipe_names():
-        return (_recipe_folder() / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}"
-    if not looks_like_path and not (path / "config.toml").is_file():
-        raise UserError(f"no recipe is named {name!r}{_did_you_mean(name, recipe_names())}; {_known_recipes()}")
-    if path.is_dir():
-        path = path / "config.toml"
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except FileNotFoundError:
-        raise UserError(f"recipe file {path} does not exist; {_known_recipes()}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"recipe file {path} is not text (a recipe is a TOML file in UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"recipe file {path} cannot be read: {error.strerror}") from None
-
-
-def _recipe_folder() -> Any:
-    return resources.files("alexnet") / "recipes"
-
-
-def _is_recipe(file_name: str) -> bool:
-    return file_name.endswith(".toml") and not file_name.startswith(".")
-
-
-def _known_recipes() -> str:
-    return f"the recipes are {', '.join(recipe_names())}, or the path of a .toml file"
-
-
-def _toml_reason(error: tomllib.TOMLDecodeError) -> str:
-    """tomllib says "what (at line 3, column 5)"; put the place first, as compilers do."""
-    match = re.fullmatch(r"(.*) \(at (.*)\)", str(error), re.DOTALL)
-    return f"{match[2]}: {match[1]}" if match else str(error)
-
-
 def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """Write one override into the parsed file; a table is merged into a table, anything else replaces."""
     table = values
@@ -152,12 +110,7 @@ def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         if not isinstance(table, dict):
             dotted = ".".join(path[:depth])
             raise UserError(f"{'.'.join(path)} (command line): {dotted} is a single value and has no keys")
-    key = path[-1]
-    if isinstance(value, dict) and isinstance(table.get(key), dict):
-        for inner, inner_value in value.items():
-            _set(table[key], (inner,), inner_value)
-    else:
-        table[key] = value
+    merge(table, {path[-1]: value})
 
 
 # ---------------------------------------------------------------- messages
@@ -167,7 +120,7 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "tuple_type": "a list such as [25, 51]",
+    "tuple_type": 'a list such as [25, 51] or ["norm1", "norm2"]',
     "dict_type": "a table of layer names",
     "model_type": "a table of keys",
     "finite_number": "a finite number",
@@ -192,7 +145,7 @@ def _describe(detail: Mapping[str, Any], overridden: Sequence[tuple[str, ...]], 
     prefix = f"{_dotted(location)} ({where})"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        hint = _did_you_mean(given, allowed) if isinstance(given, str) else ""
+        hint = did_you_mean(given, allowed) if isinstance(given, str) else ""
         return f"{prefix} = {_toml_like(given)} is not one of {', '.join(allowed)}{hint}"
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
@@ -274,12 +227,6 @@ def _inner_section(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     return None, False
 
 
-def _did_you_mean(word: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word.lower().replace("_", "-"), choices, n=1, cutoff=0.5)
-    close = close or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _dotted(location: Sequence[str | int]) -> str:
     text = ""
     for part in location:
@@ -289,7 +236,7 @@ def _dotted(location: Sequence[str | int]) -> str:
 
 def _toml_like(value: Any) -> str:
     try:
-        text = "none" if value is None else _format(value)
+        text = "none" if value is None else format_value(value)
     except TypeError:
         text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -339,7 +286,7 @@ def _write_table(lines: list[str], table: Mapping[str, Any], path: tuple[str, ..
     tables = {key: value for key, value in table.items() if isinstance(value, dict)}
     if path and (plain or not tables):
         lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
-    lines += [f"{_key(key)} = {_format(value)}" for key, value in plain.items()]
+    lines += [f"{_key(key)} = {format_value(value)}" for key, value in plain.items()]
     for key, inner in tables.items():
         # `layers` without a layer says nothing; a layer without a value still names the layer.
         if inner or path[-1:] == ("layers",):
@@ -347,11 +294,11 @@ def _write_table(lines: list[str], table: Mapping[str, Any], path: tuple[str, ..
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _format(name)
+    return name if _BARE_KEY.fullmatch(name) else format_value(name)
 
 
-def _format(value: Any) -> str:
-    """One TOML value."""
+def format_value(value: Any) -> str:
+    """One value as TOML; what stands behind the `=` of an override."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
@@ -360,9 +307,9 @@ def _format(value: Any) -> str:
         # JSON's escapes are TOML's; DEL is the one character that TOML alone wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_format(item) for item in value)}]"
+        return f"[{', '.join(format_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_format(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {format_value(item)}" for key, item in value.items()) + "}"
     raise TypeError(f"{type(value).__name__} has no TOML form here")
 
 

@@ -107,6 +107,18 @@ class _Linear(nn.Linear):
         return super().forward(input.flatten(1))
 
 
+class _GroupedLinear(nn.Linear):
+    """A fully-connected layer in groups: to torch, a convolution over one position."""
+
+    def __init__(self, num_inputs: int, features: int, groups: int) -> None:
+        super().__init__(num_inputs // groups, features)
+        self.groups = groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        inputs, weight = input.flatten(1).unsqueeze(2), self.weight.unsqueeze(2)
+        return F.conv1d(inputs, weight, self.bias, groups=self.groups).squeeze(2)
+
+
 def _plain_layer(shapes: LayerShapes) -> nn.Module:
     layer, inputs, outputs = shapes
     match layer:
@@ -123,9 +135,15 @@ def _plain_layer(shapes: LayerShapes) -> nn.Module:
         case records.Local():
             return _Local(shapes, layer)
         case records.Linear():
+            if layer.groups > 1:
+                return _GroupedLinear(math.prod(inputs), outputs[0], layer.groups)
             return _Linear(math.prod(inputs), outputs[0])
         case records.ReLU():
             return nn.ReLU(inplace=True)
+        case records.Tanh():
+            return nn.Tanh()
+        case records.SiLU():
+            return nn.SiLU(inplace=True)
         case records.ResponseNorm():
             return _ResponseNorm(layer)
         case records.SpatialNorm():

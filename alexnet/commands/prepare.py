@@ -46,13 +46,18 @@ def prepare(
         images_per_shard=images_per_shard,
         val_fraction=val_fraction,
         downloads=None if downloads is None else Path(downloads),
-        num_workers=(os.cpu_count() or 1) if num_workers is None else num_workers,
+        num_workers=_num_cores() if num_workers is None else num_workers,
         verify=verify,
         allow_damaged=allow_damaged,
         overwrite=overwrite,
     )
     with Progress(progress) as display:
         return prepare_data_set(request, display)
+
+
+def _num_cores() -> int:
+    """The cores that this process may use; a cluster gives a job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_command(

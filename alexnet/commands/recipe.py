@@ -69,5 +69,5 @@ def _values(recipe: Recipe) -> dict[str, Any]:
 
 def _shown(value: Any) -> str | None:
     if isinstance(value, tuple):
-        return "[" + ", ".join(f"{item:g}" for item in value) + "]"
+        return "[" + ", ".join(item if isinstance(item, str) else f"{item:g}" for item in value) + "]"
     return None if value is None else str(value)

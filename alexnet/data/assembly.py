@@ -35,13 +35,17 @@ def finish(
     for planned in preparation.plan:
         if splits[planned.name]["num_images"] == 0:
             first = records[planned.name][0].skipped[0]
+            preparation.forget(planned)  # or else mended files would not be looked at by the next call
             raise UserError(
                 f"None of the {len(planned.keys)} {planned.name} images can be read; the first is {first['file']} "
-                f"({first['reason']}). Check that the files are whole images."
+                f"({first['reason']}). Check that the files are whole images, and give the same command again."
             )
-    statistics = _statistics(records["train"], splits["train"]["num_images"]) if "train" in splits else None
-    if statistics is not None:
-        write_atomically(folder / STATISTICS, lambda file: np.savez(file, **vars(statistics)))
+    statistics = None
+    if "train" in splits:
+        num_images = splits["train"]["num_images"]
+        statistics = from_sums(preparation.pixel_sums, preparation.product_sums, num_images)
+        arrays: dict[str, Any] = vars(statistics)
+        write_atomically(folder / STATISTICS, lambda file: np.savez(file, **arrays))
     options = preparation.options
     description = {
         "format": FORMAT,
@@ -54,7 +58,7 @@ def finish(
         "encoding": options.encoding,
         "quality": options.quality,
         "splits": splits,
-        "statistics": None if statistics is None else _described(statistics),
+        "statistics": None if statistics is None else _described(statistics, folder),
         "skipped": [
             *({"split": "", "key": "", "file": name, "reason": reason} for name, reason in original.refused),
             *(item for planned in preparation.plan for record in records[planned.name] for item in record.skipped),
@@ -101,16 +105,10 @@ def _write_index(preparation: Preparation, planned: PlannedSplit, records: Seque
     }
 
 
-def _statistics(records: Sequence[ShardRecord], num_images: int) -> Statistics:
-    pixel_sums = sum(record.pixel_sums.astype(np.int64) for record in records if record.pixel_sums is not None)
-    product_sums = sum(record.product_sums for record in records if record.product_sums is not None)
-    assert isinstance(pixel_sums, np.ndarray) and isinstance(product_sums, np.ndarray)
-    return from_sums(pixel_sums, product_sums, num_images)
-
-
-def _described(statistics: Statistics) -> dict[str, Any]:
+def _described(statistics: Statistics, folder: Path) -> dict[str, Any]:
     return {
         "file": STATISTICS,
+        "sha256": _sha256(folder / STATISTICS),
         "num_images": statistics.num_images,
         "channel_mean": statistics.mean_image.mean(axis=(0, 1), dtype=np.float64).tolist(),
         "covariance": statistics.color_covariance.tolist(),

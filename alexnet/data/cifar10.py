@@ -1,4 +1,4 @@
-"""CIFAR-10's original files, python or binary version.
+"""CIFAR-10's original files, python or binary version; for `alexnet prepare` those of CIFAR-100, too.
 
 The python version's files are pickles. A pickle is a program; these are read by an unpickler that can build lists,
 dictionaries, strings, numbers and arrays of bytes, and nothing else.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,40 @@ def open_cifar10(folder: Path, read_bytes: ReadBytes = Path.read_bytes) -> Sourc
     classes = read_names(folder / ("batches.meta.txt" if is_binary else "batches.meta"), read_bytes)
     read = _read_binary if is_binary else _read_python
     suffix = ".bin" if is_binary else ""
+    parts = {
+        "train": [folder / f"{file}{suffix}" for file in _TRAIN_FILES],
+        "test": [folder / f"{_TEST_FILE}{suffix}"],
+    }
+    return _build("cifar10", folder, classes, parts, read, read_bytes)
+
+
+def open_cifar100(folder: Path, read_bytes: ReadBytes = Path.read_bytes) -> Source:
+    """CIFAR-100's python version with its 100 fine classes; see open_cifar10."""
+    classes = _read_names(folder / "meta", read_bytes, b"fine_label_names")
+    parts = {name: [folder / name] for name in ("train", "test")}
+    return _build("cifar100", folder, classes, parts, partial(_read_python, key=b"fine_labels"), read_bytes)
+
+
+def _build(
+    name: str,
+    folder: Path,
+    classes: tuple[str, ...],
+    parts: dict[str, list[Path]],
+    read: Callable[[Path, ReadBytes], _Batch],
+    read_bytes: ReadBytes,
+) -> Source:
     notes: list[str] = []
     splits = []
-    for name, files in (("train", _TRAIN_FILES), ("test", (_TEST_FILE,))):
-        array, labels = _read_files([folder / f"{file}{suffix}" for file in files], read, len(classes), read_bytes)
-        if len(labels) != _PUBLISHED[name]:
-            notes.append(f"{folder} has {len(labels):,} {name} images; the published set has {_PUBLISHED[name]:,}.")
+    for part, files in parts.items():
+        array, labels = _read_files(files, read, len(classes), read_bytes)
+        if len(labels) != _PUBLISHED[part]:
+            notes.append(f"{folder} has {len(labels):,} {part} images; the published set has {_PUBLISHED[part]:,}.")
         # The published test set takes the place of the validation set; its keys keep its own name.
-        split_name = "train" if name == "train" else "val"
-        splits.append(Split(split_name, labels, [f"{name}/{i}" for i in range(len(labels))], array.__getitem__, array))
+        split_name = "train" if part == "train" else "val"
+        splits.append(Split(split_name, labels, [f"{part}/{i}" for i in range(len(labels))], array.__getitem__, array))
     return build_source(
-        name="cifar10",
-        kind="cifar10",
+        name=name,
+        kind=name,
         classes=classes,
         class_names=classes,
         train=splits[0],
@@ -100,13 +123,13 @@ def _grown(array: np.ndarray, filled: int, capacity: int) -> np.ndarray:
     return larger
 
 
-def _read_python(path: Path, read_bytes: ReadBytes) -> _Batch:
+def _read_python(path: Path, read_bytes: ReadBytes, key: bytes = b"labels") -> _Batch:
     content = _unpickle(path, read_bytes)
     if not isinstance(content, dict):
         raise _damaged(path, "it holds no dictionary")
-    if b"fine_labels" in content or b"coarse_labels" in content:
-        raise UserError(f"{path} is of CIFAR-100; only CIFAR-10's files can be read.")
-    flat, labels = content.get(b"data"), content.get(b"labels")
+    if key not in content and b"fine_labels" in content:
+        raise UserError(f"{path} is of CIFAR-100; prepare it: alexnet prepare {path.parent} FOLDER")
+    flat, labels = content.get(b"data"), content.get(key)
     if not isinstance(flat, np.ndarray) or flat.shape[1:] != (_NUM_VALUES,):
         raise _damaged(path, f"its data are not N x {_NUM_VALUES} bytes")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
@@ -127,11 +150,11 @@ def _read_binary(path: Path, read_bytes: ReadBytes) -> _Batch:
     return records[:, 1:], records[:, 0].astype(np.int64)
 
 
-def _read_names(path: Path, read_bytes: ReadBytes) -> tuple[str, ...]:
+def _read_names(path: Path, read_bytes: ReadBytes, key: bytes = b"label_names") -> tuple[str, ...]:
     content = _unpickle(path, read_bytes)
-    names = content.get(b"label_names") if isinstance(content, dict) else None
+    names = content.get(key) if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
-        raise _damaged(path, "it has no label_names")
+        raise _damaged(path, f"it has no {key.decode()}")
     return tuple(name.decode("utf-8", "backslashreplace") for name in names)
 
 
@@ -162,11 +185,11 @@ def _content(path: Path, read_bytes: ReadBytes) -> bytes:
 
 
 def _missing(path: Path) -> UserError:
-    return UserError(f"CIFAR-10's file {path} is missing; unpack the whole archive into {path.parent}.")
+    return UserError(f"CIFAR's file {path} is missing; unpack the whole archive into {path.parent}.")
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is not a whole file of CIFAR-10: {reason}. Download the archive again and unpack it.")
+    return UserError(f"{path} is not a whole file of CIFAR: {reason}. Download the archive again and unpack it.")
 
 
 class _PickledDtype:
@@ -206,8 +229,11 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-class _DataUnpickler(pickle.Unpickler):
-    """Builds plain data and arrays of bytes; any other name that a pickle asks for is refused before it is imported."""
+class _DataUnpickler(pickle._Unpickler):
+    """Builds plain data and arrays of bytes; any other name that a pickle asks for is refused before it is imported.
+
+    The unpickler in Python, as few bytes bring the one in C to ask for all of the memory (a memo of 2**31 places).
+    """
 
     _ALLOWED = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
@@ -217,14 +243,14 @@ class _DataUnpickler(pickle.Unpickler):
         ("_codecs", "encode"): _encode,
     }
 
-    def find_class(self, module: str, name: str, /) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, which no data file needs and which could run code"
             )
         return self._ALLOWED[module, name]
 
-    def persistent_load(self, pid: Any, /) -> Any:
+    def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 

@@ -28,6 +28,9 @@ _FORMATS = tuple(
 )
 _PILLOW = re.compile(r"PIL\.")
 _ORIENTATION = 0x0112
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a segment, or the end
+_MAX_SCANS = 100
+"""Of a progressive JPEG; usual ones have ten."""
 _GREY_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -94,6 +97,9 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(int(width), int(height))
+        # Each scan is a pass over all pixels, from a few bytes. A film that is appended may hold its mark by chance.
+        if data.count(b"\xff\xda") > _MAX_SCANS and _count_scans(data) > _MAX_SCANS:
+            raise UnreadableImage(f"it has more than {_MAX_SCANS} scans")
         if color_space not in ("YCbCr", "Gray", "RGB") or not _is_upright(data):
             return None
         return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
@@ -111,6 +117,14 @@ def _is_upright(data: bytes) -> bool:
             return image.getexif().get(_ORIENTATION, 1) == 1
     except Exception:
         return False
+
+
+def _count_scans(data: bytes) -> int:
+    at, count = 2, 0
+    while (marker := _MARKER.search(data, at)) is not None and marker[1] != b"\xd9":
+        count += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return count
 
 
 def _before_scan(data: bytes) -> bytes:

@@ -6,11 +6,13 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from alexnet.data.originals.imagenet import OFFICIAL_FILES, OfficialFile
@@ -39,12 +41,13 @@ class Download:
 
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 DOWNLOADS = {
-    "imagenette": Download(f"{_FASTAI}/imagenette2.tgz", None, "fe2fc210e6bb7c5664d602c3cd71e612"),
-    "imagenette-320": Download(f"{_FASTAI}/imagenette2-320.tgz", None, "3df6f0d01a2c9592104656642f5e78a3"),
-    "imagenette-160": Download(f"{_FASTAI}/imagenette2-160.tgz", None, "e793b78cc4c9e9a4ccc0c1155377a412"),
-    "imagewoof": Download(f"{_FASTAI}/imagewoof2.tgz"),
-    "imagewoof-320": Download(f"{_FASTAI}/imagewoof2-320.tgz"),
-    "imagewoof-160": Download(f"{_FASTAI}/imagewoof2-160.tgz"),
+    # Sizes as fastai publishes them (fastai/data/checks.txt), md5 sums as torchvision does.
+    "imagenette": Download(f"{_FASTAI}/imagenette2.tgz", 1_557_161_267, "fe2fc210e6bb7c5664d602c3cd71e612"),
+    "imagenette-320": Download(f"{_FASTAI}/imagenette2-320.tgz", 341_663_724, "3df6f0d01a2c9592104656642f5e78a3"),
+    "imagenette-160": Download(f"{_FASTAI}/imagenette2-160.tgz", 99_003_388, "e793b78cc4c9e9a4ccc0c1155377a412"),
+    "imagewoof": Download(f"{_FASTAI}/imagewoof2.tgz", 1_343_715_595),
+    "imagewoof-320": Download(f"{_FASTAI}/imagewoof2-320.tgz", 328_387_740),
+    "imagewoof-160": Download(f"{_FASTAI}/imagewoof2-160.tgz", 92_612_825),
     "tiny-imagenet": Download(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip", 248_100_043, "90528d7ca1a48142e341f4ef8d21d0de"
     ),
@@ -107,9 +110,11 @@ def fetch(download: Download, folder: Path, reporter: Reporter) -> Path:
 
 
 def _by_hand(download: Download, path: Path, reason: str) -> str:
+    part = path.with_name(f"{path.name}.part")
+    begun = f" {part.stat().st_size / 1e6:,.1f} MB of it came, and are kept for the next try." if part.is_file() else ""
     return (
-        f"{download.url} cannot be reached ({reason}). Download it on a machine with a network, put it at {path}, and "
-        "give the same command again."
+        f"{download.url} cannot be reached ({reason}).{begun} Download it on a machine with a network, put it at "
+        f"{path}, and give the same command again."
     )
 
 
@@ -122,20 +127,42 @@ def _transfer(url: str, part: Path, reporter: Reporter) -> None:
         start = start if resumed else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdecimal() else None
+        _check_room(part, 0 if total is None else total - start)
         task = reporter.start(f"Downloading {part.stem} (MB)", (total or 0) // 10**6, done=start // 10**6, unit="MB")
         done = start
         try:
-            with part.open("ab" if resumed else "wb") as file:
+            with part.open("ab" if resumed else "wb", buffering=0) as file:
                 while chunk := response.read(_CHUNK):
-                    file.write(chunk)
+                    _write(file, chunk, part)
                     done += len(chunk)
                     task.update(done // 10**6)
-                file.flush()
                 os.fsync(file.fileno())
         finally:
             task.finish()
     if total is not None and done < total:
         raise http.client.IncompleteRead(b"", total - done)
+
+
+def _check_room(part: Path, missing: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if free < missing:
+        raise UserError(
+            f"{part.stem} needs {missing / 1e6:,.0f} MB more in {part.parent}, and {free / 1e6:,.0f} MB are free. Free "
+            "some space, or choose another folder with --downloads."
+        )
+
+
+def _write(file: FileIO, chunk: bytes, part: Path) -> None:
+    """Write all of a chunk; an error here is the disk's, and not the network's."""
+    view = memoryview(chunk)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {part}: {error.strerror}. What came of the download is kept; free some space and give the "
+            "same command again, it goes on from there."
+        ) from None
 
 
 def _check(path: Path, download: Download, reporter: Reporter) -> None:

@@ -23,16 +23,17 @@ from alexnet._version import __version__
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.encoding import EncodedImage, Encoding, encode_image
 from alexnet.data.originals.listing import Original, OriginalSplit, make_keys, shuffled
-from alexnet.data.prepared import WORK
+from alexnet.data.prepared import DESCRIPTION, SPLITS, STATISTICS, WORK
 from alexnet.data.shard_writer import Sample, ShardRecord, write_shard
 from alexnet.data.statistics import sums_of
 from alexnet.data.threads import map_blocks
 from alexnet.errors import RunError, UserError
-from alexnet.runtime.files import write_text
+from alexnet.runtime.files import read_json, write_text
 
 _SHARD_BYTES = 256 * 10**6
 _BLOCK_SIZE = 8
 _PROBES = 24
+_VERSIONS = ("alexnet", "pillow", "simplejpeg")
 _MEMBER_OVERHEAD = 3 * 512 + 512  # two headers, the label, and half of what pads them
 
 
@@ -126,29 +127,59 @@ class Preparation:
         self.options = options
         self.num_workers = num_workers
         self.identity = _identity(original, plan, options)
+        self.pixel_sums = np.zeros((options.image_size, options.image_size, 3), np.int64)
+        """Of the training images in finished shards, once they are written."""
+        self.product_sums = np.zeros((3, 3), np.int64)
+
+    def replace(self) -> None:
+        """Make room for this data set: take another one away, finished or in the making.
+
+        Does nothing where this very one is in the making. Raises UserError, and takes nothing away, where the disk has
+        no room for it even then.
+        """
+        if self._begun() == self.identity and not (self.folder / DESCRIPTION).is_file():
+            return
+        self.check_space(replacing=True)
+        for name in ("plan.json", "*-*.npz"):
+            for path in (self.folder / WORK).glob(name):
+                path.unlink()
+        # Before the shards: without it nobody takes the rest for a data set.
+        (self.folder / DESCRIPTION).unlink(missing_ok=True)
+        (self.folder / STATISTICS).unlink(missing_ok=True)
+        for name in SPLITS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def claim(self) -> None:
         """Take up what is there of this data set. Raises UserError for a folder with another one in the making."""
-        path = self.folder / WORK / "plan.json"
-        if path.is_file():
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                before = {}
-            if before != self.identity:
-                raise UserError(f"{self.folder} holds an unfinished preparation {difference(before, self.identity)}")
+        before = self._begun()
+        if before is not None and before != self.identity:
+            raise UserError(
+                f"{self.folder} holds an unfinished preparation ({difference(before, self.identity)}). Go on with it "
+                "by the same options and versions, give another folder, or begin anew with --overwrite."
+            )
         for torn in self.folder.glob("**/.*.tmp"):
             torn.unlink()
-        write_text(path, json.dumps(self.identity, indent=1))
+        write_text(self.folder / WORK / "plan.json", json.dumps(self.identity, indent=1))
 
-    def check_space(self) -> int:
-        """Estimate the bytes that are still to be written; UserError where the disk has less. Returns the estimate."""
+    def _begun(self) -> dict[str, Any] | None:
+        """The identity of the preparation that is under way in the folder."""
+        path = self.folder / WORK / "plan.json"
+        return read_json(path) if path.is_file() else None
+
+    def check_space(self, *, replacing: bool = False) -> int:
+        """Estimate the bytes that are still to be written; UserError where the disk has less. Returns the estimate.
+
+        replacing: nothing is finished yet, and the shards that are there make room.
+        """
         needed = 0
         for planned in self.plan:
-            left = [shard for shard in range(planned.num_shards) if self._finished(planned, shard) is None]
+            shards = range(planned.num_shards)
+            left = [shard for shard in shards if replacing or self._finished(planned, shard) is None]
             images = sum(len(planned.images_of(shard)) for shard in left)
             needed += int(images * self._mean_bytes(planned) * 1.03) + len(left) * self.options.image_size**2 * 24
         free = shutil.disk_usage(self.folder).free
+        if replacing:
+            free += sum(file.stat().st_size for name in SPLITS for file in (self.folder / name).glob("*.tar"))
         if free < needed + 2**20:
             raise UserError(
                 f"About {format_bytes(needed)} are needed in {self.folder}, and {format_bytes(free)} are free. Free "
@@ -160,17 +191,34 @@ class Preparation:
         """Write every shard that is not finished; the records of all. Raises RunError when the disk is full."""
         records = {}
         for planned in self.plan:
-            finished = [self._finished(planned, shard) for shard in range(planned.num_shards)]
-            done = sum(len(planned.images_of(shard)) for shard, record in enumerate(finished) if record is not None)
+            finished: dict[int, ShardRecord] = {}
+            for shard in range(planned.num_shards):
+                record = self._finished(planned, shard)
+                if record is not None:
+                    finished[shard] = self._with_sums_taken(record)
+            done = sum(len(planned.images_of(shard)) for shard in finished)
             what = "training" if planned.name == "train" else "validation"
             task = reporter.start(f"Preparing {what} images", len(planned.keys), done=done)
-            for shard, record in enumerate(finished):
-                if record is None:
-                    finished[shard] = self._write_shard(planned, shard, task, done)
+            for shard in range(planned.num_shards):
+                if shard not in finished:
+                    finished[shard] = self._with_sums_taken(self._write_shard(planned, shard, task, done))
                     done += len(planned.images_of(shard))
             task.finish()
-            records[planned.name] = [record for record in finished if record is not None]
+            records[planned.name] = [finished[shard] for shard in range(planned.num_shards)]
         return records
+
+    def forget(self, planned: PlannedSplit) -> None:
+        """Have the next call do a split again from its start."""
+        for shard in range(planned.num_shards):
+            self._record_path(planned.name, shard).unlink(missing_ok=True)
+
+    def _with_sums_taken(self, record: ShardRecord) -> ShardRecord:
+        """Add a shard's sums to those of all, and let them go: 1.5 MB a shard and more, of thousands of shards."""
+        if record.pixel_sums is not None and record.product_sums is not None:
+            self.pixel_sums += record.pixel_sums.astype(np.int64)
+            self.product_sums += record.product_sums
+            record.pixel_sums = record.product_sums = None
+        return record
 
     def shard_path(self, split: str, shard: int) -> str:
         """A shard's path below the folder."""
@@ -213,8 +261,8 @@ class Preparation:
                         if image.note is not None:
                             repaired.append({"split": planned.name, "key": key, "file": file, "reason": image.note})
                         yield Sample(key, image.payload, image.extension, int(planned.split.labels[i]))
-                    sums[0].__iadd__(pixel_sums)
-                    sums[1].__iadd__(product_sums)
+                    np.add(sums[0], pixel_sums, out=sums[0])
+                    np.add(sums[1], product_sums, out=sums[1])
                     task.update(done + block.stop)
 
         try:
@@ -274,15 +322,18 @@ def format_bytes(count: int) -> str:
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """In what a data set that is there differs from what was asked for, and what to do."""
+    """In what a data set that is there differs from what was asked for."""
     facts = [
         f"{key} {before.get(key)!r} there, {value!r} now"
         for key, value in now.items()
         if before.get(key) != value and key != "images"
     ]
-    if not facts:
-        facts = ["of other images, or of files that were changed since"]
-    return f"({'; '.join(facts)}). Give the same command to go on with it, another folder, or --overwrite."
+    return "; ".join(facts) or "of other images, or of other names or classes"
+
+
+def is_same_set(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a finished data set is the one that was asked for, with whichever versions it was made."""
+    return all(before.get(key) == value for key, value in now.items() if key not in _VERSIONS)
 
 
 def _identity(original: Original, plan: list[PlannedSplit], options: PrepareOptions) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from alexnet.data.preparation import (
     default_images_per_shard,
     difference,
     format_bytes,
+    is_same_set,
     plan_split,
 )
 from alexnet.data.prepared import DESCRIPTION, SPLITS, STATISTICS, WORK, read_description
@@ -34,6 +34,7 @@ from alexnet.data.threads import map_blocks
 from alexnet.errors import UserError
 
 DEFAULT_SIZE = 256
+_MAX_SIZE = 4096
 _MAX_HASHED_BYTES = 50 * 10**9
 _OURS = (DESCRIPTION, STATISTICS, WORK, *SPLITS)
 
@@ -64,16 +65,15 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
     """
     folder = request.folder
     _check_options(request)
-    with _held(folder, request.overwrite):
+    with _held(folder):
         source = _locate(request, reporter)
         recognized = recognize_original(
             source, folder / WORK, lambda what: reporter.counter(what, unit="MB", transient=True)
         )
         original = recognized.original
-        notes = list(original.notes)
-        if request.verify:
+        notes = [*original.notes, *_refuse_damage(original, request.allow_damaged)]
+        if request.verify and (request.overwrite or not (folder / DESCRIPTION).is_file()):
             notes += verify_archives(recognized.archives, folder / WORK, reporter, request.allow_damaged)
-        notes += _refuse_damage(original, request.allow_damaged)
         original, split_notes = _with_validation(original, request, reporter)
         notes += split_notes
         options = _options(request, original)
@@ -87,6 +87,10 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
         reporter.message(f"{source} is {_described(original.kind)}: {counts} of {len(original.classes):,} classes.")
         for note in notes:
             reporter.message(note)
+        if request.quality != options.quality:
+            reporter.message(f"--quality has no effect: the images are stored as {options.encoding}.")
+        if request.overwrite:
+            preparation.replace()
         if (folder / DESCRIPTION).is_file():
             return _already_there(folder, preparation, reporter)
         preparation.claim()
@@ -101,16 +105,21 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
 def _check_options(request: Request) -> None:
     if request.val_fraction is not None and not 0 < request.val_fraction < 1:
         raise UserError(f"--val-fraction {request.val_fraction:g} must lie between 0 and 1, as in 0.1.")
-    if Path(request.source).exists():
-        source, folder = Path(request.source).resolve(), request.folder.resolve()
-        if source == folder or (source in folder.parents and source.is_dir() and not (folder / WORK).exists()):
+    if request.image_size is not None and not 1 <= request.image_size <= _MAX_SIZE:
+        raise UserError(f"--size {request.image_size} must lie between 1 and {_MAX_SIZE}; ImageNet's usual one is 256.")
+    if not request.source.strip():
+        raise UserError("SOURCE is empty. Give a file or folder, or the name of a set that can be downloaded.")
+    path = Path(request.source).expanduser()
+    if path.exists():
+        source, folder = path.resolve(), request.folder.resolve()
+        if source == folder or source in folder.parents:
             raise UserError(f"{request.folder} lies in {request.source}, which is read; give a folder outside of it.")
 
 
 def _options(request: Request, original: Original) -> PrepareOptions:
     size = request.image_size or min(DEFAULT_SIZE, original.image_size or DEFAULT_SIZE)
     # Originals that are pixels would only lose by being made JPEG; they are small.
-    encoding = request.encoding or ("raw" if original.kind == "cifar10" else "jpeg")
+    encoding = request.encoding or ("raw" if original.kind in ("cifar10", "cifar100") else "jpeg")
     count = request.images_per_shard or default_images_per_shard(encoding, size, request.quality)
     # The quality of JPEG says nothing about the other forms.
     quality = request.quality if encoding == "jpeg" else 95
@@ -161,16 +170,19 @@ def _with_validation(original: Original, request: Request, reporter: Reporter) -
     contents = _content_hashes(train, request.num_workers, reporter)
     held_out = hold_out(contents, train.labels, fraction, 0)
     if not held_out.any():
-        raise UserError("There is only one distinct image in each class, so none can be held out for validation.")
+        raise UserError(
+            f"{request.source} has only one distinct image in each class, so none can be held out for validation. Add "
+            "images, or validation images of their own: train/CLASS/..., val/CLASS/..."
+        )
     note = f"The set has no validation images; {int(held_out.sum()):,} ({fraction:g} of each class) are held out."
     train_part, val_part = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
     return replace(original, train=train_part, val=val_part), [note]
 
 
 def _content_hashes(split: OriginalSplit, num_workers: int, reporter: Reporter) -> list[bytes]:
-    """A hash of each image's content; of its path where there is so much that reading it twice would take hours."""
-    if split.num_bytes() > _MAX_HASHED_BYTES:
-        return [hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest() for path in split.paths]
+    """A hash of each image's content; of its key where there is so much that reading it twice would take hours."""
+    if split.keys is not None and split.num_bytes() > _MAX_HASHED_BYTES:
+        return [hashlib.sha256(key.encode()).digest() for key in split.keys]
 
     def hash_block(block: range) -> list[bytes]:
         hashes = []
@@ -193,15 +205,18 @@ def _content_hashes(split: OriginalSplit, num_workers: int, reporter: Reporter) 
 def _already_there(folder: Path, preparation: Preparation, reporter: Reporter) -> dict[str, Any]:
     description = read_description(folder)
     before = description.get("made_by", {}).get("identity", {})
-    if before != json.loads(json.dumps(preparation.identity)):
-        raise UserError(f"{folder} holds a prepared data set {difference(before, preparation.identity)}")
+    if not is_same_set(before, preparation.identity):
+        raise UserError(
+            f"{folder} holds a prepared data set ({difference(before, preparation.identity)}). Give another folder, or "
+            "--overwrite to replace it."
+        )
     shutil.rmtree(folder / WORK, ignore_errors=True)
     reporter.message(f"{folder} holds this data set already, finished.")
     return description
 
 
 @contextmanager
-def _held(folder: Path, overwrite: bool) -> Iterator[None]:
+def _held(folder: Path) -> Iterator[None]:
     """The folder for this process alone, with nothing in it but a data set of ours."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder for the prepared data set.")
@@ -221,15 +236,10 @@ def _held(folder: Path, overwrite: bool) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows has no flock; there the folder is not guarded.
-            pass
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"Another process is preparing {folder}; wait for it or stop it.") from None
-        if overwrite:
-            (folder / DESCRIPTION).unlink(missing_ok=True)  # first: without it nobody takes the rest for a data set
-            (folder / STATISTICS).unlink(missing_ok=True)
-            for name in (*SPLITS, WORK):
-                shutil.rmtree(folder / name, ignore_errors=True)
+        except (ImportError, OSError):  # Windows and some network disks have no flock; there it is not guarded.
+            pass
         try:
             yield
         finally:
@@ -251,6 +261,7 @@ def _described(kind: str) -> str:
         "imagenette": "Imagenette or Imagewoof",
         "tiny_imagenet": "Tiny-ImageNet-200",
         "cifar10": "CIFAR-10",
+        "cifar100": "CIFAR-100",
         "parquet": "a data set in parquet files",
         "webdataset": "a data set in WebDataset shards",
         "list": "a list of images",

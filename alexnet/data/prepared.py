@@ -116,26 +116,29 @@ def load_statistics(folder: Path) -> Statistics:
 def verify_prepared(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Read everything and compare it with what was written: the files that differ, none for a sound data set.
 
-    on_progress(bytes read, of).
+    on_progress(MB read, of).
     """
     record = read_description(folder)
     parts = [part for name in SPLITS if (part := record["splits"].get(name)) is not None]
-    files = [(shard["file"], shard["sha256"]) for part in parts for shard in [*part["shards"], part["index"]]]
+    files = [item for part in parts for item in [*part["shards"], part["index"]]]
+    if "sha256" in (record["statistics"] or ()):  # older sets have no checksum of it
+        files.append(record["statistics"])
     total = sum(shard["bytes"] for part in parts for shard in part["shards"])
     wrong, done = [], 0
-    for name, expected in files:
+    for item in files:
         digest = hashlib.sha256()
         try:
-            with (folder / name).open("rb") as file:
+            with (folder / item["file"]).open("rb") as file:
                 while chunk := file.read(2**22):
                     digest.update(chunk)
                     done += len(chunk)
                     if on_progress is not None:
-                        on_progress(min(done, total), total)
+                        on_progress(min(done, total) // 10**6, max(1, total // 10**6))
         except OSError:
-            digest.update(b"missing")
-        if digest.hexdigest() != expected:
-            wrong.append(name)
+            wrong.append(item["file"])
+            continue
+        if digest.hexdigest() != item["sha256"]:
+            wrong.append(item["file"])
     return wrong
 
 

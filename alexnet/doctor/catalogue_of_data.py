@@ -81,8 +81,9 @@ DATA = {
     ),
     "prepared-damaged": Entry(
         _P,
-        "A shard or an index of the prepared data set is missing or has another length than dataset.json says.",
-        "Copy it again, or prepare it again.",
+        "A shard or an index of the prepared data set is missing or has another length than dataset.json says; with "
+        "--full, another checksum.",
+        "Copy it again, or prepare it again with --overwrite.",
     ),
 }
 

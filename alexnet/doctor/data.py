@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.config import DataConfig
+from alexnet.data.prepared import verify_prepared
 from alexnet.data.sources import BUILT_IN, open_source, recognize
 from alexnet.data.splits import Source
 from alexnet.doctor.duplicates import inspect_duplicates
@@ -16,6 +17,7 @@ from alexnet.doctor.findings import Finding, capped, finding, some
 from alexnet.doctor.images import inspect_images
 from alexnet.doctor.tree import inspect_tree
 from alexnet.errors import UserError
+from alexnet.reporting.progress import Progress
 from alexnet.runtime.files import read_json
 
 PREPARED_FORMAT = "alexnet-prepared"
@@ -54,7 +56,7 @@ def inspect_data(spec: str, config: DataConfig, *, full: bool) -> tuple[DataFact
     if path is not None and path.is_dir():
         prepared = _prepared_description(path)
         if prepared is not None or _has_shards(path):
-            findings += _inspect_prepared(path, prepared)
+            findings += _inspect_prepared(path, prepared, full=full)
         elif _is_folder_of_classes(spec, path):
             findings += inspect_tree(path)
     try:
@@ -108,7 +110,7 @@ def _has_shards(path: Path) -> bool:
     return any((path / "train").glob("[0-9]*.tar")) or any((path / "val").glob("[0-9]*.tar"))
 
 
-def _inspect_prepared(path: Path, description: dict[str, Any] | None) -> list[Finding]:
+def _inspect_prepared(path: Path, description: dict[str, Any] | None, *, full: bool) -> list[Finding]:
     if description is None:
         shards = len(list(path.glob("*/[0-9]*.tar")))
         what = f"{path} has {shards} shards and no dataset.json that can be read: its preparation did not finish."
@@ -125,6 +127,10 @@ def _inspect_prepared(path: Path, description: dict[str, Any] | None) -> list[Fi
         index = split.get("index", {}).get("file")
         if index and not (path / index).is_file():
             wrong.append(f"{index} is missing")
+    if full and not wrong:
+        with Progress() as display:
+            changed = verify_prepared(path, display.counter(f"Reading {path.name}", unit="MB", transient=True))
+        wrong = [f"{name} is not as it was written: its SHA-256 is another" for name in changed]
     if not wrong:
         return []
     what = f"{len(wrong)} files of the prepared data set {path} are not as its dataset.json says."

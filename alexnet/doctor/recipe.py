@@ -10,9 +10,10 @@ from alexnet.doctor.data import DataFacts
 from alexnet.doctor.findings import Finding, finding
 from alexnet.doctor.memory import available_bytes, step_memory
 from alexnet.errors import UserError
-from alexnet.models import AlexNet, create_model
+from alexnet.models import AlexNet
 from alexnet.models.architecture import BatchNorm
 from alexnet.runtime.device import choose_execution, has_fast_bfloat16
+from alexnet.training.network import build_network
 
 _LR_TOLERANCE = 3.0
 """Rates within this factor of the range from the linear to the square-root rule are not remarked on."""
@@ -31,15 +32,7 @@ def inspect_recipe(
     it; not for a run that is finished.
     """
     try:
-        model = create_model(
-            recipe.model.name,
-            recipe.model.num_classes or num_classes or 1000,
-            image_size=recipe.model.image_size,
-            initialization=recipe.model.initialization,
-            dropout=recipe.model.dropout,
-            input_scale=recipe.model.input_scale,
-            seed=recipe.seed,
-        )
+        model = build_network(recipe, recipe.model.num_classes or num_classes or 1000)
     except UserError as error:
         return None, [finding("recipe-refused", name, str(error))]
     findings = [

@@ -7,8 +7,7 @@ each layer. This module turns any record into layers and runs images through the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from alexnet.errors import UserError
 from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShapes, layer_shapes, minimum_image_size
 from alexnet.models.architecture import Dropout as DropoutRecord
+from alexnet.models.changes import Activation, Pooling, change_architecture
 from alexnet.models.initialization import initialize
 from alexnet.models.layers import Convolution, Dropout, build_layer
 from alexnet.models.stages import plan_stages
@@ -59,9 +59,9 @@ class AlexNet(nn.Module):
 
     def set_conv1_form(self, form: Literal["direct", "space_to_depth"]) -> None:
         """How the first convolution is computed; both forms give the same sums (ops/space_to_depth.py)."""
-        conv1 = self.get_submodule("conv1")
-        assert isinstance(conv1, Convolution)
-        conv1.form = form
+        conv1 = dict(self.named_children()).get("conv1")
+        if isinstance(conv1, Convolution):  # a network without conv1 is nobody's, but can be asked for
+            conv1.form = form
 
     def forward(self, images: Tensor, dropout_masks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (N, num_classes), in the images' dtype.
@@ -148,6 +148,8 @@ def _shapes(architecture: Architecture, num_classes: int, image_size: int) -> li
     try:
         return layer_shapes(architecture, num_classes, image_size)
     except UserError as error:
+        if image_size >= minimum_image_size(architecture):
+            raise
         fitting = [other.name for other in ARCHITECTURES.values() if minimum_image_size(other) <= image_size]
         hint = f" Models for {image_size} px: {', '.join(fitting)}." if fitting else ""
         raise UserError(f"{error}{hint}") from None
@@ -161,30 +163,33 @@ def create_model(
     initialization: str | None = None,
     dropout: float | None = None,
     input_scale: Literal["pixels", "unit"] | None = None,
+    activation: Activation | None = None,
+    pooling: Pooling = "overlapping",
+    without: Sequence[str] = (),
     seed: int = 0,
 ) -> AlexNet:
     """Build and initialise a network.
 
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
-    all dropout layers. input_scale: what kind of images it is meant for. None takes the variant's own. Equal arguments
-    give equal weights.
-    Raises UserError for an unknown name or scheme, and for sizes and rates that cannot be.
+    all dropout layers. input_scale: what kind of images it is meant for. activation: instead of every ReLU. None takes the variant's own. pooling: "overlapping" is the
+    variant's own, "non_overlapping" the paper's other one. without: names of layers to leave out; a convolution goes
+    together with its activation. Equal arguments give equal weights.
+    Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, and where layers that are left
+    out were needed by others.
     """
     architecture = get_architecture(name) if isinstance(name, str) else name
     if num_classes < 1:
         raise UserError(f"num_classes = {num_classes}; a network needs at least one class.")
-    if initialization is not None:
-        architecture = replace(architecture, initialization=initialization)
-    if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout = {dropout}; the probability of dropping a unit is at least 0 and less than 1.")
-        layers = (
-            replace(item, rate=dropout) if isinstance(item, DropoutRecord) else item for item in architecture.layers
-        )
-        architecture = replace(architecture, layers=tuple(layers))
-    if input_scale is not None:
-        architecture = replace(architecture, input_scale=input_scale)
+    architecture = change_architecture(
+        architecture,
+        initialization=initialization,
+        dropout=dropout,
+        input_scale=input_scale,
+        activation=activation,
+        pooling=pooling,
+        without=without,
+    )
     # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
     with torch.device("meta"):
         model = AlexNet(architecture, num_classes, image_size)

@@ -47,10 +47,24 @@ class Linear:
     name: str
     features: int | None
     """None: the number of classes."""
+    groups: int = 1
+    """So many equal parts of the outputs, each of which sees its own part of the inputs."""
 
 
 @dataclass(frozen=True)
 class ReLU:
+    name: str
+
+
+@dataclass(frozen=True)
+class Tanh:
+    name: str
+
+
+@dataclass(frozen=True)
+class SiLU:
+    """x * sigmoid(x). Not monotone: unlike ReLU and tanh it does not commute with max pooling."""
+
     name: str
 
 
@@ -123,6 +137,8 @@ Layer: TypeAlias = (
     | Local
     | Linear
     | ReLU
+    | Tanh
+    | SiLU
     | ResponseNorm
     | SpatialNorm
     | MaxPool
@@ -141,6 +157,8 @@ _LAYER_KINDS: dict[str, type] = {
         Local,
         Linear,
         ReLU,
+        Tanh,
+        SiLU,
         ResponseNorm,
         SpatialNorm,
         MaxPool,
@@ -201,10 +219,11 @@ def layer_shapes(architecture: Architecture, num_classes: int, image_size: int) 
     """The shapes through the network for one (3, image_size, image_size) image, by arithmetic alone.
 
     The first layer's input includes `pad_right_bottom`. Raises UserError, naming the smallest size that fits, when a
-    layer would have no output.
+    layer would have no output, and when a layer's groups do not divide what it is given.
     """
     shapes = []
     for row in _walk(architecture, num_classes, image_size):
+        _check_groups(row)
         if min(row.outputs) < 1:
             raise UserError(
                 f"image_size = {image_size} is too small for {architecture.name}: {row.layer.name} would have no "
@@ -212,6 +231,19 @@ def layer_shapes(architecture: Architecture, num_classes: int, image_size: int) 
             )
         shapes.append(row)
     return shapes
+
+
+def _check_groups(row: LayerShapes) -> None:
+    """Raises UserError where a layer cannot share its inputs out among its groups or towers."""
+    layer = row.layer
+    groups = layer.towers if isinstance(layer, ResponseNorm) else getattr(layer, "groups", 1)
+    inputs = math.prod(row.inputs) if isinstance(layer, Linear) else row.inputs[0]
+    if inputs % groups:
+        what = "inputs" if isinstance(layer, Linear) else "maps"
+        raise UserError(
+            f"{layer.name} works in {groups} groups, which the {inputs} {what} it would be given do not divide into; "
+            f"leave out {layer.name} too, or keep the layer that came before it."
+        )
 
 
 def minimum_image_size(architecture: Architecture) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -31,11 +32,25 @@ class Convolution(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """A fully-connected layer whose float32 weights are cast to the dtype of its input; it flattens maps itself."""
+    """A fully-connected layer whose float32 weights are cast to the dtype of its input; it flattens maps itself.
+
+    With groups, each part of the outputs sees its own part of the inputs: weight is (features, inputs / groups).
+    """
+
+    def __init__(self, num_inputs: int, features: int, groups: int = 1) -> None:
+        super().__init__(num_inputs // groups, features)
+        self.groups = groups
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, ...) -> (N, features). Maps are flattened in the order channel, row, column."""
-        return F.linear(input.flatten(1), in_dtype(self.weight, input.dtype), self.bias.to(input.dtype))
+        inputs, weight, bias = input.flatten(1), in_dtype(self.weight, input.dtype), self.bias.to(input.dtype)
+        if self.groups == 1:
+            return F.linear(inputs, weight, bias)
+        parts = zip(inputs.chunk(self.groups, 1), weight.chunk(self.groups), bias.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(*part) for part in parts], dim=1)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", groups={self.groups}" if self.groups > 1 else "")
 
 
 class Local(nn.Module):
@@ -140,12 +155,13 @@ def build_layer(shapes: LayerShapes) -> nn.Module:
         case records.Local():
             return Local(inputs, outputs, layer.kernel, layer.padding)
         case records.Linear():
-            num_inputs = 1
-            for extent in inputs:
-                num_inputs *= extent
-            return Linear(num_inputs, outputs[0])
+            return Linear(math.prod(inputs), outputs[0], layer.groups)
         case records.ReLU():
             return nn.ReLU()
+        case records.Tanh():
+            return nn.Tanh()
+        case records.SiLU():
+            return nn.SiLU()
         case records.ResponseNorm():
             return ResponseNorm(layer)
         case records.SpatialNorm():

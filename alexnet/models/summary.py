@@ -73,7 +73,7 @@ def _cost(shapes: LayerShapes) -> tuple[int, int]:
             fan_in = inputs[0] * layer.kernel**2
             return num_outputs * (fan_in + 1), num_outputs * fan_in
         case Linear():
-            fan_in = math.prod(inputs)
+            fan_in = math.prod(inputs) // layer.groups
             return num_outputs * (fan_in + 1), num_outputs * fan_in
         case BatchNorm():
             return 2 * inputs[0], 0

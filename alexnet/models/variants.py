@@ -9,18 +9,18 @@ from alexnet.errors import UserError
 from alexnet.models.architecture import (
     AdaptiveAveragePool,
     Architecture,
-    AveragePool,
     BatchNorm,
     Convolution,
     Dropout,
     Layer,
     Linear,
-    Local,
     MaxPool,
     ReLU,
     ResponseNorm,
     SpatialNorm,
 )
+from alexnet.models.changes import changed_layers
+from alexnet.models.cifar import CIFAR_11PCT, CIFAR_13PCT, CIFAR_18PCT, CIFAR_19PCT, CIFAR_QUICK
 
 AS_RUN = Architecture(
     name="as_run",
@@ -69,20 +69,6 @@ AS_RUN = Architecture(
 )
 
 
-def _changed(layers: tuple[Layer, ...], **changes: Layer | tuple[Layer, ...] | None) -> tuple[Layer, ...]:
-    """The layers with those of the given names replaced, by one or several; None takes a layer out."""
-    unknown = set(changes) - {layer.name for layer in layers}
-    assert not unknown, unknown
-    result: list[Layer] = []
-    for layer in layers:
-        change = changes.get(layer.name, layer)
-        if isinstance(change, tuple):
-            result += change
-        elif change is not None:
-            result.append(change)
-    return tuple(result)
-
-
 def _ordered(layers: tuple[Layer, ...], *names: str) -> tuple[Layer, ...]:
     """The layers with the named ones, which are neighbours, in the given order."""
     by_name = {layer.name: layer for layer in layers}
@@ -100,7 +86,7 @@ PAPER = replace(
     summary="The text of the paper, literally: alpha on the sum of squares, ReLU first, no spatial norm, std 0.01.",
     source="Krizhevsky, Sutskever, Hinton, NIPS 2012, sections 3.1-3.5, 4.2 and 5",
     initialization="paper",
-    layers=_changed(
+    layers=changed_layers(
         _ordered(AS_RUN.layers, "relu1", "norm1", "pool1"),
         norm1=_paper_norm("norm1"),
         norm2=_paper_norm("norm2"),
@@ -118,7 +104,7 @@ ONE_TOWER = replace(
     name="one_tower",
     summary="as_run (its order and norms) without the two towers: every convolution and norm sees all maps.",
     source="layers/layers-145.cfg of the 2012 source with groups of 1; not a network of the paper",
-    layers=_changed(
+    layers=changed_layers(
         AS_RUN.layers,
         norm1=_one_tower_norm("norm1"),
         conv2=Convolution("conv2", 256, kernel=5, padding=2),
@@ -133,7 +119,7 @@ HALF = replace(
     name="half",
     summary="The one-GPU net of paper 3.2: half the kernels in conv1-conv4, all of conv5's, no towers; else as_run.",
     source="layers/layers-145-half.cfg of the 2012 source",
-    layers=_changed(
+    layers=changed_layers(
         ONE_TOWER.layers,
         conv1=Convolution("conv1", 48, kernel=11, stride=4),
         conv2=Convolution("conv2", 128, kernel=5, padding=2),
@@ -142,12 +128,27 @@ HALF = replace(
     ),
 )
 
+NO_COMMUNICATION = replace(
+    AS_RUN,
+    name="no_communication",
+    summary="Two towers that meet only in fc8, with a wider conv2 and whole fully-connected layers each; else as_run.",
+    source="layers/layers-150.cfg of the 2012 source",
+    layers=changed_layers(
+        AS_RUN.layers,
+        # 2 x 160 maps, and 2 x 4096 units of which each sees its own tower: the log's 81.6 million parameters.
+        conv2=Convolution("conv2", 320, kernel=5, padding=2, groups=2),
+        conv3=Convolution("conv3", 384, kernel=3, padding=1, groups=2),
+        fc6=Linear("fc6", 8192, groups=2),
+        fc7=Linear("fc7", 8192, groups=2),
+    ),
+)
+
 CONV6 = replace(
     AS_RUN,
     name="conv6",
     summary="as_run with a sixth convolution after pool5: the pre-trained nets marked * in the paper's Table 2.",
     source="layers/layers-146.cfg of the 2012 source",
-    layers=_changed(
+    layers=changed_layers(
         AS_RUN.layers,
         pool5=(
             MaxPool("pool5", size=3, stride=2, ceil_mode=True),
@@ -176,7 +177,7 @@ CAFFE = replace(
     pad_right_bottom=0,
     channel_order="bgr",
     initialization="caffe",
-    layers=_changed(
+    layers=changed_layers(
         PAPER.layers,
         norm1=_caffe_norm("norm1"),
         norm2=_caffe_norm("norm2"),
@@ -255,101 +256,6 @@ TORCHVISION = Architecture(
     ),
 )
 
-# The author's nets for CIFAR-10 (cuda-convnet, example-layers). Their pools use ceil, and the average pool divides by
-# the part of its window that is inside the map.
-CIFAR_QUICK = Architecture(
-    name="cifar_quick",
-    summary="The 80-second net for CIFAR-10, 26 % error.",
-    source="cuda-convnet example-layers/layers-80sec.cfg",
-    image_size=32,
-    pad_right_bottom=0,
-    input_scale="pixels",
-    channel_order="rgb",
-    initialization="cifar_quick",
-    layers=(
-        Convolution("conv1", 32, kernel=5, padding=2),
-        MaxPool("pool1", size=3, stride=2, ceil_mode=True),
-        ReLU("relu1"),
-        Convolution("conv2", 32, kernel=5, padding=2),
-        ReLU("relu2"),
-        AveragePool("pool2", size=3, stride=2, ceil_mode=True),
-        Convolution("conv3", 64, kernel=5, padding=2),
-        ReLU("relu3"),
-        AveragePool("pool3", size=3, stride=2, ceil_mode=True),
-        Linear("fc64", 64),
-        ReLU("relu64"),
-        Linear("fc10", None),
-    ),
-)
-
-CIFAR_19PCT = replace(
-    CIFAR_QUICK,
-    name="cifar_19pct",
-    summary="The 20-minute net for CIFAR-10, 19 % error: cifar_quick with one fully-connected layer.",
-    source="cuda-convnet example-layers/layers-19pct.cfg",
-    initialization="cifar",
-    layers=_changed(CIFAR_QUICK.layers, fc64=None, relu64=None),
-)
-
-
-def _cifar_spatial_norm(name: str) -> SpatialNorm:
-    return SpatialNorm(name, size=3, alpha=5e-5, beta=0.75, k=1.0, alpha_convention="mean")
-
-
-CIFAR_18PCT = replace(
-    CIFAR_19PCT,
-    name="cifar_18pct",
-    summary="cifar_19pct with normalisation within each map after the first two pools, 18 % error on CIFAR-10.",
-    source="cuda-convnet example-layers/layers-18pct.cfg",
-    layers=_changed(
-        CIFAR_19PCT.layers,
-        relu1=(ReLU("relu1"), _cifar_spatial_norm("norm1")),
-        pool2=(AveragePool("pool2", size=3, stride=2, ceil_mode=True), _cifar_spatial_norm("norm2")),
-    ),
-)
-
-CIFAR_13PCT = Architecture(
-    name="cifar_13pct",
-    summary="Two convolutional and two local layers without normalisation: 13 % error on CIFAR-10 (paper 3.3).",
-    source="cuda-convnet example-layers/layers-conv-local-13pct.cfg",
-    image_size=24,
-    pad_right_bottom=0,
-    input_scale="pixels",
-    channel_order="rgb",
-    initialization="cifar_local",
-    layers=(
-        Convolution("conv1", 64, kernel=5, padding=2),
-        ReLU("relu1"),
-        MaxPool("pool1", size=3, stride=2, ceil_mode=True),
-        Convolution("conv2", 64, kernel=5, padding=2),
-        ReLU("relu2"),
-        MaxPool("pool2", size=3, stride=2, ceil_mode=True),
-        Local("local3", 32, kernel=3, padding=1),
-        ReLU("relu3"),
-        Local("local4", 32, kernel=3, padding=1),
-        ReLU("relu4"),
-        Linear("fc10", None),
-    ),
-)
-
-
-def _cifar_norm(name: str) -> ResponseNorm:
-    return ResponseNorm(name, size=9, alpha=1e-3, beta=0.75, k=1.0, alpha_convention="mean")
-
-
-CIFAR_11PCT = replace(
-    CIFAR_13PCT,
-    name="cifar_11pct",
-    summary="cifar_13pct with response normalisation and a local3 of twice the width: 11 % error on CIFAR-10.",
-    source="cuda-convnet example-layers/layers-conv-local-11pct.cfg",
-    layers=_changed(
-        CIFAR_13PCT.layers,
-        pool1=(MaxPool("pool1", size=3, stride=2, ceil_mode=True), _cifar_norm("norm1")),
-        relu2=(ReLU("relu2"), _cifar_norm("norm2")),
-        local3=Local("local3", 64, kernel=3, padding=1),
-    ),
-)
-
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
@@ -361,6 +267,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         TORCHVISION,
         CONV6,
         HALF,
+        NO_COMMUNICATION,
         BN,
         CIFAR_QUICK,
         CIFAR_19PCT,

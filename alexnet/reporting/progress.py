@@ -134,18 +134,24 @@ class Progress:
         return Task(self, description, total, done, unit, transient)
 
     def counter(self, description: str, *, unit: str = "images", transient: bool = False) -> Callable[[int, int], None]:
-        """A callback (done, total) that starts its task at the first call and finishes it when done == total."""
+        """A callback (done, total) that starts its task at the first call and finishes it when done == total.
+
+        Calls after that change nothing, unless `done` has gone back: that begins the same work on something else.
+        """
         task: Task | None = None
         began = self.clock()
 
         def count(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
+            nonlocal task, began
+            if task is None or (task.finished and done < task.done):
                 task = self.start(description, total, unit=unit, transient=transient)
                 task.started = began  # what is done at the first call took time, too
+            if task.finished:
+                return
             task.update(done)
             if done >= total:
                 task.finish()
+                began = self.clock()
 
         return count
 

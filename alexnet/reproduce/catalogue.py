@@ -5,22 +5,33 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import cifar, figure_1, figure_3, figure_4, initialisation, lrn_cifar, one_crop, precision
+from alexnet.reproduce import (
+    ablations,
+    cifar,
+    figure_1,
+    figure_3,
+    figure_4,
+    initialisation,
+    lrn_cifar,
+    one_crop,
+    precision,
+    tables,
+)
 from alexnet.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {
-    study.name: study
-    for study in (
-        figure_1.STUDY,
-        figure_3.STUDY,
-        figure_4.STUDY,
-        *cifar.STUDIES,
-        lrn_cifar.STUDY,
-        initialisation.STUDY,
-        one_crop.STUDY,
-        precision.STUDY,
-    )
-}
+_ALL = (
+    *tables.STUDIES,
+    figure_1.STUDY,
+    figure_3.STUDY,
+    figure_4.STUDY,
+    *ablations.STUDIES,
+    *cifar.STUDIES,
+    lrn_cifar.STUDY,
+    initialisation.STUDY,
+    one_crop.STUDY,
+    precision.STUDY,
+)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 
 def get_study(name: str) -> Study:

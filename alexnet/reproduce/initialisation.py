@@ -12,12 +12,12 @@ from alexnet.config import Recipe
 from alexnet.data.sources import open_source
 from alexnet.doctor.activations import MEAN_IMAGES, NUM_IMAGES, preprocessing_of, read_squares, signals_of
 from alexnet.errors import UserError
-from alexnet.models import create_model
 from alexnet.reporting.run_record import RunRecord
 from alexnet.reporting.study_figures import layer_panels, losses_beside
 from alexnet.reproduce.record import number
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench
+from alexnet.training.network import build_network
 from alexnet.training.signals import LayerSignal, Signals, find_cause
 from alexnet.training.watch import guessing_loss
 
@@ -114,15 +114,7 @@ def _signals(bench: Workbench, recipe: Recipe) -> tuple[Signals, str]:
     source = open_source(bench.data, recipe.data)
     if source.train is None:
         raise UserError(f"{bench.data} has no training images")
-    model = create_model(
-        recipe.model.name,
-        len(source.classes),
-        image_size=recipe.model.image_size,
-        initialization=recipe.model.initialization,
-        dropout=recipe.model.dropout,
-        input_scale=recipe.model.input_scale,
-        seed=recipe.seed,
-    )
+    model = build_network(recipe, len(source.classes))
     squares = read_squares(source.train, recipe.data.image_size, MEAN_IMAGES)
     if len(squares.pixels) < 2:
         raise UserError(f"{bench.data} has no two training images that can be read")

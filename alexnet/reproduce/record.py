@@ -64,10 +64,10 @@ def table_cells(row: Row) -> tuple[str, ...]:
     """A row as people read it, in the order of TABLE_HEAD."""
     return (
         row.quantity,
-        "-" if row.published is None else _with_unit(row.published, row.unit),
+        _with_unit(row.published, row.unit),
         _with_unit(row.mean, row.unit),
-        "-" if len(row.values) < 2 else number(row.spread),
-        str(len(row.values)),
+        "-" if row.spread is None or len(row.values) < 2 else number(row.spread),
+        str(len(row.values)) if row.values else "-",
         row.status,
     )
 
@@ -77,8 +77,8 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
-def _with_unit(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}".rstrip()
+def _with_unit(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{number(value)} {unit}".rstrip()
 
 
 def readme(record: dict[str, Any], outcome: Outcome) -> str:
@@ -104,6 +104,7 @@ def readme(record: dict[str, Any], outcome: Outcome) -> str:
 
 def _explain(row: Row) -> str:
     each = ", ".join(f"seed {seed}: {number(value)}" for seed, value in sorted(row.values.items()))
+    each = each or f"Not run: {row.not_run}"
     source = f" Published: {row.published_source}." if row.published_source else ""
     within = f" Counts as matched within {number(row.tolerance)}." if row.tolerance is not None else ""
     return f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}"

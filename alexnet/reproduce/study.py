@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from alexnet.reproduce.workbench import Workbench
 
-Status = Literal["matched", "differs", "measured"]
+Status = Literal["matched", "differs", "measured", "not run"]
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,31 @@ class Row:
     protocol: str
     """Which images, which views, which weights: what one has to know to compare the number with another."""
     values: Mapping[int, float]
-    """Seed -> value. A quantity without a seed has the key 0."""
+    """Seed -> value. A quantity without a seed has the key 0. Empty where `not_run` says why."""
     published: float | None = None
     published_source: str = ""
     tolerance: float | None = None
     """How far the mean may be from the published value to count as the same; None where nobody has said."""
+    not_run: str = ""
+    """Why there is no value of ours, without a full stop."""
+
+    def __post_init__(self) -> None:
+        assert bool(self.values) != bool(self.not_run), "either values or the reason why there are none"
 
     @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values.values())
+    def mean(self) -> float | None:
+        """None where nothing was run."""
+        return statistics.fmean(self.values.values()) if self.values else None
 
     @property
-    def spread(self) -> float:
-        """Largest minus smallest value."""
-        return max(self.values.values()) - min(self.values.values())
+    def spread(self) -> float | None:
+        """Largest minus smallest value; None where nothing was run."""
+        return max(self.values.values()) - min(self.values.values()) if self.values else None
 
     @property
     def status(self) -> Status:
+        if self.mean is None:
+            return "not run"
         if self.published is None or self.tolerance is None:
             return "measured"
         return "matched" if abs(self.mean - self.published) <= self.tolerance else "differs"
@@ -57,6 +65,7 @@ class Row:
             "mean": self.mean,
             "spread": self.spread,
             "status": self.status,
+            "not_run": self.not_run,
         }
 
 

@@ -25,7 +25,7 @@ from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
 from alexnet.data.statistics import Statistics, compute_statistics
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
-from alexnet.models import AlexNet, create_model
+from alexnet.models import AlexNet
 from alexnet.reporting.metrics_log import MetricsLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
@@ -34,6 +34,7 @@ from alexnet.runtime.device import Execution, choose_execution, configure, defau
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_atomically, write_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.network import build_network
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
@@ -95,15 +96,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
     recipe = _resolve(recipe, source, folder.saved_recipe())
     execution = configure(recipe.runtime)
-    model = create_model(
-        recipe.model.name,
-        len(source.classes),
-        image_size=recipe.model.image_size,
-        initialization=recipe.model.initialization,
-        dropout=recipe.model.dropout,
-        input_scale=recipe.model.input_scale,
-        seed=recipe.seed,
-    )
+    model = build_network(recipe, len(source.classes))
     _check_fits(recipe, model)
     identity = {
         "source": data_name,

@@ -399,6 +399,8 @@ def test_what_recipe_show_prints_is_that_recipe(alexnet, tmp_path):
     assert "no difference" in alexnet("recipe", "diff", tmp_path / "mine.toml", tmp_path / "mine.toml").out
     rows = json.loads(alexnet("recipe", "diff", "cifar-quick", tmp_path / "mine.toml", "--json").out)["differences"]
     assert rows == [{"key": "seed", "a": 0, "b": 5}]
+    table = alexnet("recipe", "diff", "as-run-2012", "as-run-2012-no-lrn").out
+    assert "model.without" in table and "[norm1, norm2, cnorm2]" in table
 
 
 def test_recipe_list_and_validate(alexnet):

@@ -308,9 +308,7 @@ def test_a_thousand_broken_files_are_named_and_the_good_ones_kept(tmp_path: Path
             (broken if is_broken else good).add(key)
             (tmp_path / "pets" / key).write_bytes(contents[key])
     assert len(broken) == 1000
-    started = time.monotonic()
     record = prepare(tmp_path / "pets", tmp_path / "set", image_size=32, progress="silent", num_workers=2)
-    assert time.monotonic() - started < 60
     source = open_prepared(tmp_path / "set")
     assert source.train is not None
     kept = {*source.train.keys, *source.val.keys}

@@ -61,7 +61,8 @@ def test_logits_and_gradients_are_ours(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["as_run", "caffe", "torchvision", "half", "cifar_18pct", "cifar_13pct", "cifar_11pct"]
+    "name",
+    ["as_run", "caffe", "torchvision", "half", "no_communication", "cifar_18pct", "cifar_13pct", "cifar_11pct"],
 )
 def test_logits_in_evaluation_are_ours(name):
     ours, plain, images = pair(name)

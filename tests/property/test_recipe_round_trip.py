@@ -9,6 +9,7 @@ from alexnet.config import (
     LayerOptimizerConfig,
     LayerScheduleConfig,
     LoggingConfig,
+    ModelConfig,
     OptimizerConfig,
     Recipe,
     ScheduleConfig,
@@ -40,6 +41,11 @@ layer_schedules = schedule_fields.map(lambda fields: LayerScheduleConfig(**field
 def recipes(draw):
     return Recipe(
         seed=draw(st.integers(0, 2**63)),
+        model=ModelConfig(
+            activation=draw(st.none() | st.sampled_from(["relu", "tanh", "silu"])),
+            pooling=draw(st.sampled_from(["overlapping", "non_overlapping"])),
+            without=tuple(draw(st.lists(layer_names, max_size=3))),
+        ),
         data=DataConfig(shuffle=draw(st.sampled_from(["each_epoch", "once", "never"]))),
         augment=AugmentConfig(flip=draw(st.booleans()), color_noise_until_epoch=draw(st.none() | numbers)),
         optimizer=OptimizerConfig(

@@ -97,6 +97,61 @@ def test_none_takes_an_optional_value_of_the_file_back():
     assert load_recipe("as-run-2012", ["augment.color_noise_until_epoch=none"]).augment.color_noise_until_epoch is None
 
 
+# ---------------------------------------------------------------- recipes based on others
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+
+
+def test_a_recipe_says_only_in_what_it_differs_from_its_base(tmp_path):
+    own = '[model]\nactivation = "tanh"\n[schedule.layers.conv1]\nfreeze_epoch = 9\n'
+    write(tmp_path, mine=f'base = "as-run-2012"\n{own}')
+    base, mine = load_recipe("as-run-2012"), load_recipe(tmp_path / "mine.toml")
+    assert diff_recipes(base, mine) == [
+        ("model.activation", None, "tanh"),
+        ("schedule.layers.conv1.freeze_epoch", None, 9.0),
+    ]
+    assert load_recipe(tmp_path / "mine.toml", ["model.activation=none"]).model == base.model, "overrides are last"
+
+
+def test_what_is_written_of_a_run_has_no_base_any_more(tmp_path):
+    write(tmp_path, mine='base = "as-run-2012"\n[model]\nactivation = "tanh"\n')
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert "base" not in tomllib.loads(to_toml(recipe))
+    assert from_toml_text(to_toml(recipe)) == recipe
+
+
+def test_a_base_can_be_a_file_beside_it_and_have_a_base_itself(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, one='base = "digits"\nseed = 1\n[train]\nepochs = 3\n')
+    write(tmp_path / "deep", two='base = "../one.toml"\n[train]\nepochs = 4\n', three='base = "two.toml"\n')
+    assert load_recipe(tmp_path / "deep" / "three.toml") == load_recipe("digits", ["seed=1", "train.epochs=4"])
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ('"as-run-2021"', ["no recipe is named 'as-run-2021'", "did you mean 'as-run-2012'?"]),
+        ('"nowhere.toml"', ["nowhere.toml does not exist"]),
+        ("3", ["base", "mine.toml", "in quotes"]),
+        ('"mine.toml"', ["mine.toml -> ", "is a circle"]),
+        ('"other.toml"', ["mine.toml -> ", "other.toml -> ", "is a circle"]),
+        ('"deep/around.toml"', ["mine.toml -> ", "around.toml -> ", "is a circle"]),
+        ('"broken.toml"', ["broken.toml is not valid TOML"]),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(tmp_path, base, says):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, mine=f"base = {base}\n", other='base = "mine.toml"\n', broken="x = = 3")
+    write(tmp_path / "deep", around='base = "../mine.toml"\n')
+    with pytest.raises(UserError) as caught:
+        load_recipe(tmp_path / "mine.toml")
+    for part in says:
+        assert part in str(caught.value)
+
+
 # ---------------------------------------------------------------- messages
 
 
@@ -125,6 +180,11 @@ def test_none_takes_an_optional_value_of_the_file_back():
         ("model.name=as-run", ["model.name", "is not one of as_run, paper", "did you mean 'as_run'?"]),
         ("evaluate.views=ten", ["evaluate.views", "center, flip, ten_crop"]),
         ("schedule.milestones=3", ["schedule.milestones", "must be a list"]),
+        ("model.without=norm1", ["model.without", 'must be a list such as [25, 51] or ["norm1", "norm2"]']),
+        ("model.without=[1]", ["model.without[0]", "must be text"]),
+        ("model.activation=gelu", ["model.activation", "is not one of relu, tanh, silu"]),
+        ("model.pooling=none", ["model.pooling", "= none"]),
+        ("base=paper", ["unknown key 'base'"]),
         ("schedule.milestones=[1, true]", ["schedule.milestones[1]", "not a truth value"]),
         ("schedule.milestones=[1, 2]", ["schedule", "must have the same length"]),
         ("schedule.name=steps", ["schedule", "needs milestones and factors"]),

@@ -4,17 +4,31 @@ import re
 import shlex
 
 import pytest
-import torch
 
 from alexnet.commands.train import split_arguments
 from alexnet.config import LayerScheduleConfig, Recipe
-from alexnet.config_io import from_toml_text, load_recipe, recipe_header, recipe_names, to_toml
-from alexnet.models import AlexNet, get_architecture
+from alexnet.config_io import diff_recipes, from_toml_text, load_recipe, recipe_header, recipe_names, to_toml
+from alexnet.recipe_files import read_recipe
+from alexnet.training.network import build_network
 
-NAMES = [
+# Recipe -> all in which it differs from its base: exactly one choice of the paper undone.
+ABLATIONS = {
+    "as-run-2010-half": [("model.name", "as_run", "half")],
+    "as-run-2012-no-colour-noise": [("augment.color_noise", 0.1, 0.0)],
+    "as-run-2012-no-communication": [("model.name", "as_run", "no_communication")],
+    "as-run-2012-no-conv2": [("model.without", (), ("conv2",))],
+    "as-run-2012-no-conv3": [("model.without", (), ("conv3",))],
+    "as-run-2012-no-conv4": [("model.without", (), ("conv4",))],
+    "as-run-2012-no-conv5": [("model.without", (), ("conv5",))],
+    "as-run-2012-no-dropout": [("model.dropout", None, 0.0)],
+    "as-run-2012-no-lrn": [("model.without", (), ("norm1", "norm2", "cnorm2"))],
+    "as-run-2012-non-overlapping-pools": [("model.pooling", "overlapping", "non_overlapping")],
+    "as-run-2012-tanh": [("model.activation", None, "tanh")],
+}
+NAMES = sorted([
     "as-run-2010", "as-run-2012", "as-run-automatic", "caffe", "cifar-11pct", "cifar-13pct", "cifar-18pct",
-    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision",
-]  # fmt: skip
+    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", *ABLATIONS,
+])  # fmt: skip
 CIFAR = [name for name in NAMES if name.startswith("cifar")]
 FIELDS = ("Reproduces", "Source", "Expected", "Cost", "Command")
 
@@ -33,8 +47,7 @@ def weight_schedule(recipe):
 
 def trained_layers(recipe):
     """Names of the layers with weights in the recipe's network."""
-    with torch.device("meta"):
-        model = AlexNet(get_architecture(recipe.model.name), 10)
+    model = build_network(recipe, 10)
     return {key.rpartition(".")[0] for key, _ in model.named_parameters()}
 
 
@@ -149,6 +162,16 @@ def test_the_torchvision_recipe_is_its_reference_script():
     assert (recipe.augment.crop, recipe.augment.color_noise) == ("random_resized", 0)
     assert weight_schedule(recipe) == steps((30, 0.1), (60, 0.01))
     assert (recipe.train.batch_size, recipe.train.epochs, recipe.evaluate.views) == (256, 90, "center")
+
+
+# ---------------------------------------------------------------- ablations (paper.md 5.1)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_from_its_base_in_one_choice_alone(name):
+    base = name[: len("as-run-2012")]
+    assert diff_recipes(load_recipe(base), load_recipe(name)) == ABLATIONS[name]
+    assert f'base = "{base}"' in read_recipe(name).text, "nothing of the base is copied"
 
 
 # ---------------------------------------------------------------- CIFAR-10 (paper.md 5.3)

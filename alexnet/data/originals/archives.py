@@ -6,6 +6,7 @@ name here; they are left out and told.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import tarfile
@@ -24,6 +25,8 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
 _UNREAD_SUFFIXES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar", ".gz", ".bz2", ".xz")
 _MAX_HEADER_BYTES = 2**20
+_MAX_PADDING = 2**20
+"""After a tar's end; writers fill up their last record, which usually has 10 KB."""
 _OCTAL = re.compile(rb"[0-7]+")
 _STORED, _DEFLATED, _TAR = 0, 8, 255
 
@@ -98,11 +101,14 @@ def index_archive(path: Path, on_progress: Callable[[int, int], None] | None = N
     An archive that is cut off is listed as far as it goes, and `damage` says where it ends. on_progress(bytes, of all).
     Raises UserError for a file that is no archive.
     """
-    if path.name.lower().endswith(".zip"):
+    container: Container = PlainFile(path)
+    start = container.read(0, 4)
+    if path.name.lower().endswith(".zip") or start == b"PK\3\4":
         return _index_zip(path)
-    container = PlainFile(path)
-    if container.read(0, 2) == b"\x1f\x8b":
-        container = GzipFile(path)
+    is_packed = start[:2] == b"\x1f\x8b"
+    if is_packed:
+        # It is gone through twice: here, and for its headers below.
+        container = GzipFile(path, on_progress and (lambda done, total: on_progress(done, 2 * total)))
     members = Members(container)
     with _Window(container) as window:
         for name, offset, size in _walk_tar(window, 0, container.size, members, path.name):
@@ -112,10 +118,19 @@ def index_archive(path: Path, on_progress: Callable[[int, int], None] | None = N
             else:
                 members.add(name, offset, size)
             if on_progress is not None:
-                on_progress(min(offset + size, container.size), container.size)
+                done = min(offset + size, container.size)
+                on_progress(done + container.size * is_packed, container.size * (1 + is_packed))
     if not members.names and members.damage is not None:
         raise UserError(f"{path} holds no files: {members.damage}. Is it a tar archive, and whole? Download it again.")
     return members
+
+
+def first_names(path: Path, count: int) -> list[str]:
+    """The names of the first files in a plain tar archive; none where it is not one."""
+    container = PlainFile(path)
+    with _Window(container) as window:
+        walk = _walk_tar(window, 0, container.size, Members(container), path.name)
+        return [name for name, _, _ in itertools.islice(walk, count)]
 
 
 class _Window:
@@ -146,13 +161,19 @@ def _walk_tar(window: _Window, start: int, stop: int, members: Members, where: s
     while True:
         header = window.read(at, 512) if at < stop else b""
         if header.strip(b"\0") == b"":
-            if len(header) < 512 and at > start and members.damage is None:
-                members.damage = f"{where} ends without the mark of a tar's end"
             if at == start:
                 members.damage = members.damage or f"{where} is empty"
+            elif len(header) < 512:
+                members.damage = members.damage or f"{where} ends without the mark of a tar's end"
+            elif stop - at > _MAX_PADDING:  # as where a download has only made the room for the rest
+                members.damage = members.damage or (
+                    f"{where} has its end at byte {at:,}, and {stop - at:,} bytes after it that are not read"
+                )
             return
         try:
             info = _parse(header)
+            if info.size < 0:  # it would lead back to itself
+                raise tarfile.HeaderError("negative size")
         except tarfile.HeaderError:
             what = "is cut off" if len(header) < 512 else "is damaged, or no tar archive,"
             members.damage = members.damage or f"{where} {what} at byte {at:,}"
@@ -168,7 +189,7 @@ def _walk_tar(window: _Window, start: int, stop: int, members: Members, where: s
                 long_name = records.get("path", long_name)
                 long_size = records.get("size")
             continue
-        if long_size is not None and long_size.isdecimal():
+        if long_size is not None and re.fullmatch("[0-9]{1,18}", long_size):
             size = int(long_size)
             at = offset + (size + 511) // 512 * 512
         name, long_name, long_size = long_name or info.name, None, None

@@ -6,6 +6,7 @@ import bisect
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -58,7 +59,7 @@ class GzipFile:
     UserError for a file that is cut off or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
         self.path = path
         self._file = PlainFile(path)
         if self._file.size > _MAX_GZIP_BYTES:
@@ -70,7 +71,7 @@ class GzipFile:
         self._starts: list[int] = []
         self._states: list[_GzipReader] = []
         self._threads = threading.local()
-        self.size = self._scan()
+        self.size = self._scan(on_progress)
 
     def read(self, offset: int, size: int) -> bytes:
         """See Container."""
@@ -88,7 +89,7 @@ class GzipFile:
             offset += len(data)
         return b"".join(parts)
 
-    def _scan(self) -> int:
+    def _scan(self, on_progress: Callable[[int, int], None] | None) -> int:
         reader = _GzipReader(self._file)
         limit = 100 * self._file.size + 2**30
         try:
@@ -96,6 +97,8 @@ class GzipFile:
                 if not self._starts or reader.position - self._starts[-1] >= self._spacing:
                     self._starts.append(reader.position)
                     self._states.append(reader.copy())
+                    if on_progress is not None:
+                        on_progress(reader.at, self._file.size)
                 if not reader.advance():
                     return reader.position
                 if reader.position > limit:
@@ -109,14 +112,15 @@ class _GzipReader:
 
     def __init__(self, file: PlainFile) -> None:
         self._file = file
-        self._at = 0  # in the compressed file
+        self.at = 0
+        """In the compressed file."""
         self._inflate = zlib.decompressobj(31)
         self._ready = b""  # uncompressed, from `position` on
         self.position = 0
 
     def copy(self) -> _GzipReader:
         other = _GzipReader(self._file)
-        other._at, other._ready, other.position = self._at, self._ready, self.position
+        other.at, other._ready, other.position = self.at, self._ready, self.position
         other._inflate = self._inflate.copy()
         return other
 
@@ -145,15 +149,15 @@ class _GzipReader:
         while not self._ready:
             if self._inflate.eof:
                 rest = self._inflate.unused_data
-                self._at -= len(rest)
+                self.at -= len(rest)
                 # Another gzip member may follow; zeros are padding.
-                if not self._file.read(self._at, 512).strip(b"\0"):
+                if not self._file.read(self.at, 512).strip(b"\0"):
                     return False
                 self._inflate = zlib.decompressobj(31)
-            chunk = self._file.read(self._at, _CHUNK)
+            chunk = self._file.read(self.at, _CHUNK)
             if not chunk:
                 raise UserError(f"{self._file.path} is cut off: its compressed data do not end. Download it again.")
-            self._at += len(chunk)
+            self.at += len(chunk)
             self._ready = self._inflate.decompress(chunk)
         return True
 

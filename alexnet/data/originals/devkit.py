@@ -5,7 +5,6 @@ The development kits number the classes in an order of their own. Those numbers 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -26,6 +25,8 @@ class Devkit:
     wnid_of: dict[int | str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     origin: str = ""
+    year: str | None = None
+    """Of which ILSVRC the validation images are, where the list says so."""
 
     def find(self, path: str) -> str | None:
         """The wnid of a validation image, by its path."""
@@ -41,7 +42,8 @@ def read_devkit(tree: Tree) -> Devkit | None:
     if meta is None or truth is None:
         return None
     wnids, names = _read_meta(tree, meta)
-    kit = Devkit(names=names, origin=tree.name(_index(tree, truth)))
+    year = re.search(r"(\d{4})_validation_ground_truth", truth)
+    kit = Devkit(names=names, origin=tree.name(_index(tree, truth)), year=year[1] if year else None)
     for number, line in enumerate((tree.text(truth) or "").split(), start=1):
         if not line.isdecimal() or int(line) not in wnids:
             raise UserError(
@@ -57,9 +59,11 @@ def read_other_lists(tree: Tree) -> Devkit | None:
     for path in tree.paths:
         name = path.rpartition("/")[2]
         if name == "LOC_val_solution.csv":
-            rows = csv.reader(io.StringIO(tree.text(path) or ""))
             kit = Devkit(origin=path)
-            kit.wnid_of.update({row[0]: row[1].split()[0] for row in rows if len(row) >= 2 and _WNID.match(row[1])})
+            for line in (tree.text(path) or "").splitlines():
+                match = re.match(r"([^,]+),(n\d{8})\b", line)  # the class, then boxes
+                if match:
+                    kit.wnid_of[match[1]] = match[2]
             return kit
         if name.endswith("validation_synset_labels.txt"):
             lines = (tree.text(path) or "").split()

@@ -38,6 +38,7 @@ _VAL_TAR = re.compile(r"ILSVRC(\d{4})_(?:img|images)_val\.tar$")
 _KIT_TAR = re.compile(r"ILSVRC(\d{4})_devkit.*\.(?:tar\.gz|tgz|tar)$")
 _WHOLE_TAR = re.compile(r"(fall11|winter21)_whole\.tar$")
 _CLASS_TAR = re.compile(r"n\d{8}\.tar$")
+_VAL_IMAGE = re.compile(r"ILSVRC(\d{4})_val_\d{8}\.[^/]*$")
 _WNID = re.compile(r"n\d{8}$")
 
 
@@ -51,11 +52,11 @@ def is_official(path: Path) -> bool:
 def open_official(path: Path, on_progress: OnProgress | None = None) -> tuple[Original, list[Path]]:
     """The data set of the official archives in a folder (or beside the one given), and the archives that it is of."""
     folder = path if path.is_dir() else path.parent
-    found = _find(folder)
+    year = _year(path, folder)
+    found = _find(folder, year)
     kit = _find_kit(folder, found.get("kit"))
     train: Labelled | None = None
     val: Labelled | None = None
-    year = found.get("year", Path("")).name
     archives = [found[part] for part in ("train", "val", "kit", "whole") if part in found]
     if "whole" in found or "classes" in found:
         if "whole" in found:
@@ -66,7 +67,9 @@ def open_official(path: Path, on_progress: OnProgress | None = None) -> tuple[Or
         train = _by_folder(tree)
         name = found["whole"].stem if "whole" in found else folder.resolve().name
         names = read_names([open_tree_of_notes(folder)])
-        return build_original(name, "imagenet_archives", train, None, names=names), archives
+        original = build_original(name, "imagenet_archives", train, None, names=names)
+        original.notes += check_counts(name.removesuffix("_whole") if "whole" in found else "", original)
+        return original, archives
     if "train" in found:
         train = _by_folder(archive_tree([found["train"]], on_progress))
     if "val" in found:
@@ -117,6 +120,12 @@ def label_flat(tree: Tree, kit: Devkit | None, folder: Path, year: str) -> Label
             f"there. Put {kit_name} (2.5 MB, from image-net.org) into {folder}; Kaggle's LOC_val_solution.csv does as "
             "well."
         )
+    years = {match[1] for i in images if (match := _VAL_IMAGE.search(tree.paths[i]))}
+    if kit.year is not None and years - {kit.year}:
+        raise UserError(
+            f"The validation images in {tree.root} are of {' and '.join(sorted(years))}, and {kit.origin} numbers "
+            f"those of {kit.year}, which are others. Put the development kit of their own year there."
+        )
     labels = [kit.find(tree.paths[i]) for i in images]
     unknown = [tree.name(i) for i, label in zip(images, labels, strict=True) if label is None]
     if unknown:
@@ -158,23 +167,39 @@ def find_flat_validation(tree: Tree) -> tuple[str, str] | None:
 def open_tree_of_notes(folder: Path) -> Tree:
     """The text files directly in a folder, as a tree: lists lie beside what they are about."""
     tree = Tree(folder)
-    if folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in (".txt", ".json", ".csv", ".mat") and file.is_file():
-                tree.add_file(file.name, file)
+    for file in _files(folder):
+        if file.suffix.lower() in (".txt", ".json", ".csv", ".mat") and file.is_file():
+            tree.add_file(file.name, file)
     return tree
 
 
-def _find(folder: Path) -> dict[str, Path]:
-    """The official archives in a folder by their part; "year" is a path only by type."""
+def _files(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where it is none, or must not be listed, as folders above the data may not."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _year(path: Path, folder: Path) -> str:
+    """The year of the archive that was given, or of those in the folder; "" where there is none of ILSVRC."""
+    names = [path.name] if path.is_file() else [file.name for file in _files(folder)]
+    years = {match[1] for name in names for pattern in (_TRAIN_TAR, _VAL_TAR) if (match := pattern.match(name))}
+    if len(years) > 1:
+        raise UserError(
+            f"{folder} holds ILSVRC of {' and '.join(sorted(years))}; give an archive of the year you want."
+        )
+    return next(iter(years), "")
+
+
+def _find(folder: Path, year: str) -> dict[str, Path]:
+    """The official archives in a folder by their part; those of ILSVRC only of one year."""
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
+    for file in _files(folder):
         for part, pattern in (("train", _TRAIN_TAR), ("val", _VAL_TAR), ("kit", _KIT_TAR), ("whole", _WHOLE_TAR)):
             match = pattern.match(file.name)
-            if match and file.is_file():
+            if match and file.is_file() and (part == "whole" or match[1] == year):
                 found.setdefault(part, file)
-                if part in ("train", "val"):
-                    found.setdefault("year", Path(match[1]))
         if _CLASS_TAR.match(file.name):
             found.setdefault("classes", file)
     if "train" in found or "val" in found:
@@ -185,16 +210,14 @@ def _find(folder: Path) -> dict[str, Path]:
 
 def _find_kit(folder: Path, archive: Path | None) -> Devkit | None:
     """Labels and names from the kit's archive, from its unpacked folder, or from the other lists in the folder."""
-    if archive is None and folder.is_dir():
-        archive = next((file for file in sorted(folder.iterdir()) if _KIT_TAR.match(file.name)), None)
+    if archive is None:
+        archive = next((file for file in _files(folder) if _KIT_TAR.match(file.name)), None)
     if archive is not None:
         kit = read_devkit(archive_tree([archive]))
         if kit is None:
             raise UserError(f"{archive} has no meta.mat and no ground truth: it is not the kit. Download it again.")
         return kit
-    if not folder.is_dir():
-        return None
-    places = [folder, folder / "data", *(file for file in sorted(folder.iterdir()) if "devkit" in file.name.lower())]
+    places = [folder, folder / "data", *(file for file in _files(folder) if "devkit" in file.name.lower())]
     for place in places:
         for inner in (place, place / "data"):
             notes = open_tree_of_notes(inner)

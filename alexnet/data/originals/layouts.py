@@ -1,4 +1,4 @@
-"""Class folders, Tiny-ImageNet-200, Imagenette and CIFAR-10, in a folder or in the archive they are published as."""
+"""Class folders, Tiny-ImageNet-200, Imagenette and CIFAR, in a folder or in the archive they are published as."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def open_class_folders(tree: Tree, name: str) -> Original:
         raise UserError(_no_classes(tree, name, f"{train_name}/" if train_name else ""))
     classes = {class_id for part in (train, val) if part is not None for class_id in part[2]}
     if train is not None and len(set(train[2])) < 2:
-        raise UserError(f"{name} has images of one class only ({next(iter(classes))}); at least two are needed.")
+        raise UserError(
+            f"{name} has training images of one class only ({train[2][0]}), and two are needed. Give the folder whose "
+            "folders are the classes."
+        )
     names = read_names([tree, open_tree_of_notes(tree.root.parent)])
     kind = "folder"
     if classes <= set(IMAGENETTE_NAMES):
@@ -83,7 +86,8 @@ def _no_classes(tree: Tree, name: str, prefix: str) -> str:
         )
     return (
         f"{name} holds no images in class folders. Known are: the archives of ImageNet, class folders, Kaggle's "
-        "layout, parquet files, WebDataset shards, Tiny-ImageNet-200, Imagenette, CIFAR-10, a CSV of path and label."
+        "layout, parquet files, WebDataset shards, Tiny-ImageNet-200, Imagenette, CIFAR-10 and 100, a CSV of path "
+        "and label."
     )
 
 
@@ -98,11 +102,10 @@ def open_tiny_imagenet(tree: Tree, name: str) -> Original:
     known = set(wnids)
     train_images = [i for i, path in enumerate(tree.paths) if path.startswith("train/") and is_image_name(path)]
     labels = [tree.paths[i].split("/")[1] for i in train_images]
-    for wnid in wnids:
-        if wnid not in set(labels):
-            raise UserError(f"{name}: there are no images of {wnid}, which wnids.txt lists. Unpack it whole.")
+    if lacking := known - set(labels):
+        raise UserError(f"{name}: there are no images of {min(lacking)}, which wnids.txt lists. Unpack it whole.")
     val: tuple[list[int], list[str]] = ([], [])
-    notes = []
+    missing = []
     for number, line in enumerate((tree.text("val/val_annotations.txt") or "").splitlines(), start=1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
@@ -112,7 +115,7 @@ def open_tiny_imagenet(tree: Tree, name: str) -> Original:
         if wnid not in known:
             raise UserError(f"{name}: line {number} of val_annotations.txt has no class of wnids.txt: {line[:60]!r}.")
         if i is None:
-            notes.append(f"val/images/{file} is listed in val_annotations.txt, and is missing.")
+            missing.append(file)
             continue
         val[0].append(i)
         val[1].append(wnid)
@@ -120,23 +123,30 @@ def open_tiny_imagenet(tree: Tree, name: str) -> Original:
         raise UserError(f"{name}: none of the images that val_annotations.txt lists is there. Unpack it whole.")
     keep = [at for at, label in enumerate(labels) if label in known]
     train = [train_images[at] for at in keep], [labels[at] for at in keep]
+    notes = [f"Missing, though val_annotations.txt lists them: {some(missing)}."] if missing else []
     names = read_names([tree])
-    original = build_original(name, "tiny_imagenet", (tree, *train), (tree, *val), names=names, notes=notes[:5])
+    original = build_original(name, "tiny_imagenet", (tree, *train), (tree, *val), names=names, notes=notes)
     original.image_size = 64
     return original
 
 
-def find_cifar10(tree: Tree) -> str | None:
-    """The folder of CIFAR-10's files in the tree, "" for its top; None without one."""
+def find_cifar(tree: Tree) -> tuple[str, str] | None:
+    """Which CIFAR is in the tree, cifar10 or cifar100, and its files' folder, "" for the top; None without one."""
     for path in tree.paths:
-        folder, _, file = path.rpartition("/")
-        if file in _CIFAR_FILES and folder.count("/") == 0:
-            return folder
+        folder, slash, file = path.rpartition("/")
+        if folder.count("/") == 0 and file in _CIFAR_FILES:
+            return "cifar10", folder
+        if (
+            folder.count("/") == 0
+            and file == "meta"
+            and all(tree.find(f"{folder}{slash}{name}") is not None for name in ("train", "test"))
+        ):
+            return "cifar100", folder
     return None
 
 
-def open_cifar10(tree: Tree, folder: str) -> Original:
-    """CIFAR-10's batches; the images are pixels, not files."""
+def open_cifar(tree: Tree, kind: str, folder: str) -> Original:
+    """CIFAR's batches; the images are pixels, not files."""
     prefix = f"{folder}/" if folder else ""
 
     def read_bytes(path: Path) -> bytes:
@@ -148,7 +158,8 @@ def open_cifar10(tree: Tree, folder: str) -> Original:
         except UnreadableImage as error:
             raise OSError(str(error)) from None
 
-    source = cifar10.open_cifar10(tree.root / folder, read_bytes)
+    open_files = cifar10.open_cifar10 if kind == "cifar10" else cifar10.open_cifar100
+    source = open_files(tree.root / folder, read_bytes)
     assert source.train is not None
 
     def split(part: str, labels: np.ndarray, array: np.ndarray) -> OriginalSplit:
@@ -159,8 +170,8 @@ def open_cifar10(tree: Tree, folder: str) -> Original:
 
     assert source.train.array is not None and source.val.array is not None
     return Original(
-        "cifar10",
-        "cifar10",
+        kind,
+        kind,
         source.classes,
         source.class_names,
         split("train", source.train.labels, source.train.array),

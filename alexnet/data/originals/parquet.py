@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,7 @@ def open_parquet(
     pyarrow = _import_pyarrow()
     sides: dict[str, list[_File]] = {"train": [], "val": [], "test": []}
     sizes = [path.stat().st_size for path in files]
+    _check_space(files, work)
     for number, path in enumerate(files, start=1):
         match = re.match(r"(train|validation|valid|val|test)", path.name.lower())
         part = match[1] if match else "train"
@@ -59,7 +61,10 @@ def open_parquet(
     wnids = wnids_of_labels([labels[i] for i in kept], [_last_wnid(paths[i]) for i in kept])
     class_ids, note = sort_classes(sorted({wnids.get(labels[i], labels[i]) for i in kept}))
     if len(class_ids) < 2:
-        raise UserError(f"The parquet files in {folder} have labels of {len(class_ids)} classes; two are needed.")
+        raise UserError(
+            f"The parquet files in {folder} have labels of {len(class_ids)} classes, and two are needed. Are those of "
+            "the training split there?"
+        )
     names = read_names([open_tree_of_notes(folder), open_tree_of_notes(folder.parent)])
     for number, name in enumerate(_feature_names([file for part in sides.values() for file in part])):
         names.setdefault(wnids.get(str(number), str(number)), name)
@@ -76,6 +81,22 @@ def open_parquet(
     )
 
 
+def _check_space(files: Sequence[Path], work: Path) -> None:
+    needed = sum(path.stat().st_size for path in files if not _copy_of(path, work).is_file())
+    folder = next(folder for folder in (work, *work.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The images of parquet files are copied to {work} until the end, which needs {needed / 1e9:.2f} GB, and "
+            f"{free / 1e9:.2f} GB are free. Free some space, or give a folder on another disk."
+        )
+
+
+def _copy_of(path: Path, work: Path) -> Path:
+    """Where the images of a file are copied to; another place when the file was changed."""
+    return work / f"{path.stem}-{path.stat().st_mtime_ns:x}.images"
+
+
 class _File:
     """One parquet file: labels and names in memory.
 
@@ -86,7 +107,7 @@ class _File:
     def __init__(self, path: Path, pyarrow: Any, work: Path) -> None:
         self.path = path
         self.num_bytes = path.stat().st_size
-        self._copy = work / f"{path.stem}.images"
+        self._copy = _copy_of(path, work)
         columns: list[str] = []
         try:
             parquet = pyarrow.ParquetFile(path)

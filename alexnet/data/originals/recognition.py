@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from alexnet.data.originals import imagenet, layouts, parquet, tables, webdatase
 from alexnet.data.originals.archives import is_archive, refuse_other_archives
 from alexnet.data.originals.listing import Original
 from alexnet.data.originals.trees import Tree, archive_tree, open_tree, without_wrapper
+from alexnet.data.prepared import DESCRIPTION, FORMAT, WORK
 from alexnet.errors import UserError
 
 OnProgress = Callable[[str], Callable[[int, int], None]]
@@ -32,14 +34,21 @@ def recognize_original(path: Path, work: Path, on_progress: OnProgress) -> Recog
     """
     if not path.exists():
         raise UserError(f"{path} does not exist. Give a file or a folder, or one of the names of `alexnet prepare -h`.")
+    if not path.is_file() and not path.is_dir():  # to read a pipe would wait for ever
+        raise UserError(
+            f"{path} is no file and no folder. Give the archive itself, or the folder that the images are in."
+        )
     reading = f"Reading {path.name or path}"
     if imagenet.is_official(path):
         original, archives = imagenet.open_official(path, on_progress(reading))
         return Recognized(original, tuple(archives))
     if path.is_file():
         return _of_file(path, work, on_progress, reading)
-    if (path / "dataset.json").is_file():
-        raise UserError(f"{path} is a prepared data set already; train on it with --data {path}.")
+    if _is_prepared(path):
+        raise UserError(
+            f"{path} is a prepared data set already, or one in the making; train on it with --data {path}, or give "
+            "what it was made of."
+        )
     files = parquet.find_parquet(path)
     if files:
         return Recognized(parquet.open_parquet(files, path, work, on_progress(reading)), tuple(files))
@@ -56,6 +65,16 @@ def recognize_original(path: Path, work: Path, on_progress: OnProgress) -> Recog
             "one of them."
         )
     return Recognized(_of_tree(tree, path.resolve().name or str(path)), ())
+
+
+def _is_prepared(folder: Path) -> bool:
+    if (folder / WORK / "plan.json").is_file():
+        return True
+    try:
+        record = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # other programs have files of that name, too
+    return isinstance(record, dict) and record.get("format") == FORMAT
 
 
 def _of_file(path: Path, work: Path, on_progress: OnProgress, reading: str) -> Recognized:
@@ -75,14 +94,19 @@ def _of_file(path: Path, work: Path, on_progress: OnProgress, reading: str) -> R
     name = path.name
     for suffix in (".gz", ".tgz", ".tar", ".zip"):
         name = name.removesuffix(suffix)
-    return Recognized(_of_tree(tree, name), (path,))
+    try:
+        return Recognized(_of_tree(tree, name), (path,))
+    except UserError as error:
+        if not tree.damage:
+            raise
+        raise UserError(f"{tree.damage[0]}. Download it again. (Of what is before: {error})") from None
 
 
 def _of_tree(tree: Tree, name: str) -> Original:
     tree = without_wrapper(tree, keep=(*TRAIN_NAMES, *VAL_NAMES))
-    folder = layouts.find_cifar10(tree)
-    if folder is not None:
-        return layouts.open_cifar10(tree, folder)
+    cifar = layouts.find_cifar(tree)
+    if cifar is not None:
+        return layouts.open_cifar(tree, *cifar)
     if layouts.is_tiny_imagenet(tree):
         return layouts.open_tiny_imagenet(tree, name)
     flat = imagenet.find_flat_validation(tree)

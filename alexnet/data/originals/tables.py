@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.decode import IMAGE_SUFFIXES, UnreadableImage
+from alexnet.data.decode import IMAGE_SUFFIXES
 from alexnet.data.folders import is_image_name, sort_classes
 from alexnet.data.originals.devkit import read_names
 from alexnet.data.originals.imagenet import open_tree_of_notes
 from alexnet.data.originals.listing import Original, OriginalSplit, class_names, wnids_of_labels
+from alexnet.data.originals.trees import read_image_file
 from alexnet.errors import UserError
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
@@ -59,7 +60,7 @@ def open_list(path: Path) -> Original:
     labels = [wnids.get(label, label) for label in rows.labels]
     classes, note = sort_classes(sorted(set(labels)))
     if len(classes) < 2:
-        raise UserError(f"{path} has images of one class only ({classes[0]}); at least two are needed.")
+        raise UserError(f"{path} lists images of one class only ({classes[0]}), and two are needed. Add another.")
     label_of = {class_id: label for label, class_id in enumerate(classes)}
     splits: list[OriginalSplit | None] = []
     locations = _Locations(path.parent)
@@ -106,12 +107,6 @@ class _Locations:
 
 
 def _split(folder: Path, files: Sequence[Path], labels: Sequence[int]) -> OriginalSplit:
-    def read(i: int) -> bytes:
-        try:
-            return files[i].read_bytes()
-        except OSError as error:
-            raise UnreadableImage((error.strerror or type(error).__name__).lower()) from None
-
     def name(i: int) -> str:
         return str(files[i].relative_to(folder)) if files[i].is_relative_to(folder) else str(files[i])
 
@@ -119,7 +114,7 @@ def _split(folder: Path, files: Sequence[Path], labels: Sequence[int]) -> Origin
         np.array(labels, np.int64),
         [file.as_posix() for file in files],
         name,
-        read,
+        lambda i: read_image_file(files[i], folder),
         lambda: sum(file.stat().st_size for file in files if file.is_file()),
     )
 
@@ -146,7 +141,13 @@ def _read_rows(path: Path) -> _Rows:
     delimiter = max(",;\t", key=first.count)
     if first.count(delimiter) == 0:
         return _read_plain(path, lines)
-    table = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        table = list(reader)
+    except csv.Error as error:
+        raise UserError(
+            f"{path} cannot be read as a table at line {reader.line_num}: {error}. Look for a quotation mark too many."
+        ) from None
     header = [cell.strip().lower() for cell in table[0]]
     at_path = _column(header, _PATHS)
     at_label = _column(header, _LABELS + _LABEL_START)

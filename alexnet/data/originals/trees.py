@@ -5,16 +5,22 @@ Whatever recognises a data set looks at a Tree, so that a folder and an archive 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.originals.archives import Members, index_archive, printable_name
-from alexnet.errors import UserError
+from alexnet.errors import RunError, UserError
 
 _MAX_FILE_BYTES = 2**29
+_NOT_THE_FILES_FAULT = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENXIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
 
 
 class Tree:
@@ -39,15 +45,11 @@ class Tree:
 
     def read(self, i: int) -> bytes:
         """The content of file i, from any thread. Raises UnreadableImage."""
-        if self.size(i) > _MAX_FILE_BYTES:
-            raise UnreadableImage(f"its {self.size(i) / 1e6:,.0f} MB are more than an image has")
         archive = self._archive[i]
         if archive >= 0:
+            _check_size(self.size(i))
             return self._archives[archive].read(self._member[i])
-        try:
-            return self.location(i).read_bytes()
-        except OSError as error:
-            raise UnreadableImage((error.strerror or type(error).__name__).lower()) from None
+        return read_image_file(self.location(i), self.root)
 
     def size(self, i: int) -> int:
         """Bytes of file i; 0 where that is not known."""
@@ -134,16 +136,17 @@ def archive_tree(
     """One tree of several archives, each below the folder that `prefix` gives it. on_progress(MB, of all)."""
     archives = list(archives)
     sizes = [path.stat().st_size if path.is_file() else 0 for path in archives]
+    before, whole = 0, max(1, sum(sizes) // 10**6)
     tree = Tree(archives[0].parent)
     entries: list[tuple[str, int, int]] = []
-    for number, path in enumerate(archives):
-        before = sum(sizes[:number])
+    for number, (path, size) in enumerate(zip(archives, sizes, strict=True)):
 
-        def count(done: int, total: int, before: int = before, size: int = sizes[number]) -> None:
+        def count(done: int, total: int, before: int = before, size: int = size) -> None:
             if on_progress is not None:  # a gzip file counts by what is in it
-                on_progress(int(before + size * done / max(1, total)) // 10**6, max(1, sum(sizes) // 10**6))
+                on_progress(int(before + size * done / max(1, total)) // 10**6, whole)
 
         members = index_archive(path, count)
+        before += size
         tree._archives.append(members)
         tree.refused += members.refused
         tree.damage += [members.damage] if members.damage else []
@@ -155,6 +158,43 @@ def archive_tree(
         tree._archive.append(number)
         tree._member.append(i)
     return tree
+
+
+def read_image_file(path: Path, root: Path) -> bytes:
+    """The content of a file below `root`. Raises UnreadableImage.
+
+    RunError where it is not this file that is at fault: a disk or a share that is gone would otherwise make a data set
+    without the images that were on it.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise UnreadableImage("it is a folder, not a file" if path.is_dir() else "it is not a plain file")
+        _check_size(status.st_size)
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in _NOT_THE_FILES_FAULT or not _is_there(root):
+            raise RunError(
+                f"{path} can no longer be read: {error.strerror}. Is the disk or the share that it is on still there? "
+                "Then give the same command again."
+            ) from None
+        raise UnreadableImage((error.strerror or type(error).__name__).lower()) from None
+
+
+def _is_there(root: Path) -> bool:
+    """Whether a folder can be listed and has anything in it: the place of a share that is gone is empty."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is not None
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > _MAX_FILE_BYTES:
+        raise UnreadableImage(f"its {num_bytes / 1e6:,.0f} MB are more than an image has")
 
 
 def is_hidden(path: str) -> bool:

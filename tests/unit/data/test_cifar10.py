@@ -119,7 +119,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, file):
     ):
         content = pickled({b"labels": Payload(function, *arguments), b"data": batch(0)[0]})
         (tmp_path / file).write_bytes(content)
-        with pytest.raises(UserError, match=rf"{file} is not a whole file of CIFAR-10: it asks for .*could run code"):
+        with pytest.raises(UserError, match=rf"{file} is not a whole file of CIFAR: it asks for .*could run code"):
             open_source(str(tmp_path), CONFIG)
         assert not (tmp_path / "ran").exists()
     pickle.loads(pickled(Payload(os.system, f"touch {tmp_path / 'ran'}")))
@@ -146,7 +146,7 @@ def test_damaged_files_are_user_errors_that_name_the_file(tmp_path):
     }
     for reason, content in cases.items():
         (tmp_path / "data_batch_4").write_bytes(content)
-        with pytest.raises(UserError, match="data_batch_4 is not a whole file of CIFAR-10: ") as caught:
+        with pytest.raises(UserError, match="data_batch_4 is not a whole file of CIFAR: ") as caught:
             open_source(str(tmp_path), CONFIG)
         assert reason in str(caught.value) or reason in ("truncated", "empty", "text")
 
@@ -198,3 +198,11 @@ def test_the_real_files(data_folder):
     # The set's well-known channel means.
     means = images.array[::10].mean(axis=(0, 1, 2))
     np.testing.assert_allclose(means, [125.3, 123.0, 113.9], atol=1.0)
+
+
+def test_a_pickle_that_asks_for_a_memo_of_a_billion_places_gets_none(tmp_path):
+    write_python(tmp_path)
+    # LONG_BINPUT 2**31 - 1: eight bytes, for which the unpickler in C fills 32 GB.
+    (tmp_path / "batches.meta").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(UserError, match="it has no label_names"):
+        open_source(str(tmp_path), CONFIG)

@@ -204,6 +204,16 @@ def test_a_png_named_jpg_and_a_jpeg_named_png_are_read(tmp_path):
     assert_close(decode_image(tmp_path / "b.png"), RGB, 12)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_and_one_with_a_film_behind_it_is_not():
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 80, 70)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(UnreadableImage, match="more than 100 scans"):
+        decode_image(data[:-2] + scan * 200 + data[-2:])
+    assert decode_image(data + b"\xff\xda film" * 200).shape == (64, 64, 3)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
 def test_truncated_files_are_unreadable_with_a_short_reason(format):
     data = encode(Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), np.uint8)), format)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from layouts_of_imagenet import add, draw
@@ -15,7 +17,7 @@ from layouts_of_imagenet import add, draw
 from alexnet.commands.prepare import prepare
 from alexnet.data import downloads
 from alexnet.data.downloads import DOWNLOADS, Download, fetch, find_download
-from alexnet.errors import UserError
+from alexnet.errors import RunError, UserError
 from alexnet.reporting.progress import Progress
 
 CLASSES = ("n01440764", "n02102040", "n02979186")
@@ -142,6 +144,34 @@ def test_without_a_network_the_message_says_which_file_to_put_where(server: Serv
     missing = Download(server.url.replace("set.tgz", "other.tgz"))
     with pytest.raises(UserError, match="cannot be reached"):
         fetch(missing, tmp_path, Progress("silent"))
+
+
+def test_what_came_before_the_network_went_is_kept_and_told(server: Server, download: Download, tmp_path: Path):
+    server.http.server_close()
+    (tmp_path / "set.tgz.part").write_bytes(bytes(2_500_000))
+    with pytest.raises(UserError, match=r"cannot be reached .* 2\.5 MB of it came, and are kept.*put it at"):
+        fetch(download, tmp_path, Progress("silent"))
+    assert (tmp_path / "set.tgz.part").stat().st_size == 2_500_000
+
+
+def test_too_little_room_for_a_download_is_said_before_it_begins(
+    server: Server, download: Download, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(UserError, match=r"needs .* MB more in .*--downloads"):
+        fetch(download, tmp_path, Progress("silent"))
+    assert not (tmp_path / "set.tgz.part").exists()
+
+
+def test_a_disk_that_fills_is_not_taken_for_the_network(
+    server: Server, download: Download, tmp_path: Path, monkeypatch
+):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full to play the full disk")
+    (tmp_path / "set.tgz.part").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"Cannot write .*set\.tgz\.part: No space left on device"):
+        fetch(download, tmp_path, Progress("silent"))
+    assert len(server.requests) == 1
 
 
 def test_an_answer_of_not_found_is_told(server: Server, tmp_path: Path):

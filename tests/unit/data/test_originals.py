@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -18,8 +19,8 @@ from alexnet.data.decode import UnreadableImage
 from alexnet.data.originals.archives import index_archive
 from alexnet.data.originals.containers import GzipFile
 from alexnet.data.originals.listing import OriginalSplit, make_keys, shuffled, wnids_of_labels
-from alexnet.data.originals.trees import open_tree, without_wrapper
-from alexnet.errors import UserError
+from alexnet.data.originals.trees import archive_tree, open_tree, without_wrapper
+from alexnet.errors import RunError, UserError
 
 
 def contents(count: int = 30) -> dict[str, bytes]:
@@ -144,6 +145,86 @@ def test_headers_that_lie_about_sizes_do_no_harm(tmp_path: Path):
     members = index_archive(tmp_path / "bomb.zip")
     with pytest.raises(UnreadableImage, match="not as long as the archive says"):
         members.read(0)
+
+
+def header(name: str, size: bytes) -> bytes:
+    """A tar header with any bytes for its size."""
+    raw = bytearray(tarfile.TarInfo(name).tobuf())
+    raw[124:136], raw[148:156] = size, b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    return bytes(raw)
+
+
+def test_a_size_below_zero_does_not_go_round_for_ever(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("a.jpg", b"\xff" + (256**11 - 512).to_bytes(11, "big")) + bytes(2048))
+    with pytest.raises(UserError, match="is damaged, or no tar archive, at byte 0"):
+        index_archive(path)
+
+
+def test_a_size_of_thousands_of_digits_is_not_believed(tmp_path: Path):
+    record = b"5013 size=" + b"9" * 5002 + b"\n"
+    pax = bytearray(header("a.jpg", b"%011o\0" % len(record)))
+    pax[156:157], pax[148:156] = tarfile.XHDTYPE, b" " * 8
+    pax[148:156] = b"%06o\0 " % sum(pax)
+    path = tmp_path / "a.tar"
+    content = record + bytes(-len(record) % 512)
+    path.write_bytes(bytes(pax) + content + header("a.jpg", b"%011o\0" % 3) + b"abc".ljust(512, b"\0") + bytes(1024))
+    members = index_archive(path)
+    assert members.names == ["a.jpg"] and members.read(0) == b"abc"
+
+
+def test_a_download_that_only_made_the_room_for_the_rest_is_cut_off(tmp_path: Path):
+    path = write_tar(tmp_path / "a.tar", contents())
+    assert index_archive(path).damage is None
+    length = path.stat().st_size
+    os.truncate(path, 9000)
+    os.truncate(path, length)  # the right length, and zeros where nothing came
+    damage = index_archive(path).damage
+    assert damage is not None and "bytes after it that are not read" in damage
+
+
+def test_an_archive_is_known_by_its_content(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.tar", "w") as file:
+        file.writestr("x.jpg", b"y")
+    assert index_archive(tmp_path / "a.tar").names == ["x.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_listing_archives_tells_how_far_it_is(tmp_path: Path, mode: str):
+    files = {name: data * 40 for name, data in contents().items()}
+    paths = [write_tar(tmp_path / f"{i}.tar", files, mode) for i in range(2)]
+    calls: list[tuple[int, int]] = []
+    archive_tree(paths, lambda done, total: calls.append((done, total)), prefix=lambda path: f"{path.stem}/")
+    done = [done for done, _ in calls]
+    assert done == sorted(done) and len({total for _, total in calls}) == 1 and len(set(done)) > 10
+    assert done[-1] >= calls[-1][1] - 1
+
+
+def test_a_disk_that_is_gone_is_not_a_set_of_unreadable_images(tmp_path: Path):
+    (tmp_path / "disk" / "cat").mkdir(parents=True)
+    for i in range(2):
+        (tmp_path / "disk" / "cat" / f"{i}.jpg").write_bytes(b"x")
+    tree = open_tree(tmp_path / "disk")
+    (tmp_path / "disk" / "cat" / "0.jpg").unlink()
+    with pytest.raises(UnreadableImage, match="no such file"):
+        tree.read(0)
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    (tmp_path / "disk").mkdir()  # the place of a share that is gone
+    with pytest.raises(RunError, match="can no longer be read"):
+        tree.read(1)
+
+
+def test_a_share_that_went_stale_ends_the_work(tmp_path: Path, monkeypatch):
+    (tmp_path / "0.jpg").write_bytes(b"x")
+    tree = open_tree(tmp_path)
+
+    def stale(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with pytest.raises(RunError, match=r"0\.jpg can no longer be read: Stale file handle"):
+        tree.read(0)
 
 
 def test_a_wrapper_folder_is_passed_over_but_not_a_class_or_a_split(tmp_path: Path):

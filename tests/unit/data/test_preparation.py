@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
+import pickle
+import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from alexnet.data.prepared import load_statistics, open_prepared, verify_prepare
 from alexnet.data.sources import open_source
 from alexnet.data.squares import load_images, to_square
 from alexnet.data.statistics import compute_statistics
+from alexnet.doctor.data import inspect_data
 from alexnet.errors import RunError, UserError
 
 LAYOUTS = (
@@ -149,6 +155,15 @@ def test_an_official_file_that_was_damaged_is_refused(imagenet: SmallImageNet, t
     prepare(root, tmp_path / "prepared", allow_damaged=True, **SMALL)
 
 
+def test_a_finished_set_does_not_have_its_archives_read_for_checksums_again(
+    imagenet: SmallImageNet, tmp_path: Path, monkeypatch
+):
+    root = imagenet.archives(tmp_path / "source")
+    first = prepare(root, tmp_path / "out", **SMALL)
+    monkeypatch.setattr("alexnet.data.downloads._md5", lambda *arguments: pytest.fail("150 GB are read"))
+    assert prepare(root, tmp_path / "out", **SMALL) == first
+
+
 def test_a_tar_that_is_cut_off_is_refused_unless_asked_for(imagenet: SmallImageNet, tmp_path: Path):
     root = imagenet.archives(tmp_path / "source")
     path = root / "ILSVRC2012_img_train.tar"
@@ -158,6 +173,22 @@ def test_a_tar_that_is_cut_off_is_refused_unless_asked_for(imagenet: SmallImageN
     record = prepare(root, tmp_path / "prepared", allow_damaged=True, **SMALL)
     assert 0 < record["splits"]["train"]["num_images"] < 24
     assert any("cut off" in note for note in record["notes"])
+
+
+def test_a_cut_that_leaves_one_class_is_told_as_a_cut(tmp_path: Path):
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        tar.add(class_folders(tmp_path / "pets"), "pets")
+    os.truncate(tmp_path / "pets.tar", 30_000)
+    with pytest.raises(UserError, match=r"pets\.tar is cut off in .*Download it again.*of one class only"):
+        prepare(tmp_path / "pets.tar", tmp_path / "out", **SMALL)
+
+
+def test_a_pipe_and_an_empty_name_are_no_source(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UserError, match="is no file and no folder"):
+        prepare(tmp_path / "pipe.tar", tmp_path / "out", **SMALL)
+    with pytest.raises(UserError, match="SOURCE is empty"):
+        prepare("", tmp_path / "out", **SMALL)
 
 
 def test_hostile_members_never_leave_the_archive(tmp_path: Path):
@@ -265,6 +296,33 @@ def test_a_source_that_is_not_there_names_what_can_be_downloaded(tmp_path: Path)
     with pytest.raises(UserError, match=r"without an account at image-net\.org"):
         prepare("imagenet", tmp_path / "prepared", **SMALL)
     assert not (tmp_path / "prepared").exists(), "nothing came of it"
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_cifar_is_prepared_from_its_archive_and_from_its_folder(kind: str, as_archive: bool, tmp_path: Path):
+    flat = np.random.RandomState(0).randint(0, 256, (20, 3072), np.uint8)
+    labels = [i % 4 for i in range(20)]
+    is_ten = kind == "cifar10"
+    names = {b"label_names" if is_ten else b"fine_label_names": [b"apple", b"bear", b"cat", b"dog"]}
+    batch = {b"data": flat, b"labels" if is_ten else b"fine_labels": labels}
+    folder = tmp_path / ("cifar-10-batches-py" if is_ten else "cifar-100-python")
+    files = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"] if is_ten else ["train", "test"]
+    for name in files:
+        write(folder / name, pickle.dumps(batch, protocol=2))
+    write(folder / ("batches.meta" if is_ten else "meta"), pickle.dumps(names, protocol=2))
+    if as_archive:
+        with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as tar:
+            tar.add(folder, folder.name)
+    record = prepare(tmp_path / "cifar.tar.gz" if as_archive else folder, tmp_path / "out", progress="silent")
+    assert record["kind"] == kind and record["classes"] == ["apple", "bear", "cat", "dog"]
+    assert record["encoding"] == "raw" and record["image_size"] == 32
+    assert record["splits"]["val"]["class_counts"] == [5] * 4
+    val = open_prepared(tmp_path / "out").val
+    pixels = flat.reshape(20, 3, 32, 32).transpose(0, 2, 3, 1)
+    for i, key in enumerate(val.keys):
+        at = int(key.rpartition("_")[2])
+        assert (val.read(i) == pixels[at]).all() and val.labels[i] == labels[at]
 
 
 # ---------------------------------------------------------------- forms of output
@@ -422,9 +480,6 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch):
 
 
 def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch):
-    import shutil
-    from types import SimpleNamespace
-
     folder = class_folders(tmp_path / "pets")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000))
     with pytest.raises(UserError, match=r"About .* MB are needed in .*out, and 0\.0 MB are free"):
@@ -433,8 +488,6 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monk
 
 
 def test_a_changed_file_is_found(from_archives: Path, tmp_path: Path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(from_archives, copy)
     assert verify_prepared(copy) == []
@@ -446,8 +499,6 @@ def test_a_changed_file_is_found(from_archives: Path, tmp_path: Path):
 
 
 def test_a_set_of_another_version_or_without_its_files_is_refused(from_archives: Path, tmp_path: Path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(from_archives, copy)
     record = json.loads((copy / "dataset.json").read_text())
@@ -461,3 +512,209 @@ def test_a_set_of_another_version_or_without_its_files_is_refused(from_archives:
     (copy / "val" / "000000.tar").unlink()
     with pytest.raises(UserError, match=r"000000\.tar cannot be used"):
         open_prepared(copy)
+
+
+def test_a_statistics_file_that_was_changed_is_found(from_archives: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(from_archives, copy)
+    data = bytearray((copy / "statistics.npz").read_bytes())
+    data[-500] ^= 4
+    (copy / "statistics.npz").write_bytes(data)
+    assert verify_prepared(copy) == ["statistics.npz"]
+    (copy / "val" / "index.npz").unlink()
+    assert verify_prepared(copy) == ["val/index.npz", "statistics.npz"]
+
+
+def test_the_doctor_compares_the_checksums_when_it_looks_at_all(from_archives: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(from_archives, copy)
+    path = copy / "train" / "000000.tar"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # in the padding: no image is harmed
+    path.write_bytes(data)
+    assert not [item for item in inspect_data(str(copy), DataConfig(), full=False)[1] if item.id == "prepared-damaged"]
+    (found,) = [item for item in inspect_data(str(copy), DataConfig(), full=True)[1] if item.id == "prepared-damaged"]
+    assert found.evidence == ("train/000000.tar is not as it was written: its SHA-256 is another",)
+
+
+# ---------------------------------------------------------------- replacing
+
+
+def test_a_mistake_with_overwrite_takes_nothing_away(tmp_path: Path, monkeypatch):
+    folder = class_folders(tmp_path / "pets")
+    prepare(folder, tmp_path / "out", **SMALL)
+    for source, options, message in (
+        (tmp_path / "typo", {}, "does not exist"),
+        (folder, {"val_fraction": 2.0}, "must lie between"),
+        (folder, {"image_size": 10**6}, "must lie between 1 and 4096"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare(source, tmp_path / "out", overwrite=True, **{**SMALL, **options})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(UserError, match="are needed in"):
+        prepare(folder, tmp_path / "out", overwrite=True, **{**SMALL, "image_size": 400, "encoding": "raw"})
+    assert verify_prepared(tmp_path / "out") == []
+
+
+def test_what_replaces_a_set_may_use_its_room(tmp_path: Path, monkeypatch):
+    folder = class_folders(tmp_path / "pets")
+    prepare(folder, tmp_path / "out", **{**SMALL, "image_size": 200, "encoding": "raw"})
+    size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.tar"))
+    real = shutil.disk_usage(tmp_path)
+
+    def nearly_full(path: object) -> SimpleNamespace:
+        there = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*.tar"))
+        return SimpleNamespace(free=5 * 10**6 + size - there, total=real.total)
+
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
+    prepare(folder, tmp_path / "out", overwrite=True, **{**SMALL, "image_size": 190, "encoding": "raw"})
+
+
+def test_the_same_command_with_overwrite_goes_on(tmp_path: Path, monkeypatch):
+    import alexnet.data.preparation as preparation
+
+    folder = class_folders(tmp_path / "pets")
+    prepare(folder, tmp_path / "out", **{**SMALL, "image_size": 40})
+    real, calls = preparation.write_shard, []
+
+    def fail_at_second(path: Path, *arguments):
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise RunError("The disk is full: cannot write it.")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(preparation, "write_shard", fail_at_second)
+    with pytest.raises(RunError, match="disk is full"):
+        prepare(folder, tmp_path / "out", overwrite=True, **SMALL)
+    prepare(folder, tmp_path / "out", overwrite=True, **SMALL)
+    assert calls == ["000000.tar", "000001.tar", "000001.tar", "000002.tar", "000000.tar"]
+    assert verify_prepared(tmp_path / "out") == []
+    prepare(folder, tmp_path / "out", overwrite=True, **SMALL)
+    assert len(calls) == 9, "a finished set is made again"
+
+
+def test_a_set_made_with_another_version_of_a_library_is_finished_all_the_same(tmp_path: Path):
+    folder = class_folders(tmp_path / "pets")
+    prepare(folder, tmp_path / "out", **SMALL)
+    path = tmp_path / "out" / "dataset.json"
+    record = json.loads(path.read_text())
+    record["made_by"]["identity"]["pillow"] = "9.0"
+    path.write_text(json.dumps(record))
+    assert prepare(folder, tmp_path / "out", **SMALL) == record
+
+
+def test_an_unfinished_set_of_another_version_is_not_gone_on_with(tmp_path: Path):
+    folder = class_folders(tmp_path / "pets")
+    with pytest.raises(RunError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alexnet.data.preparation.write_shard", raise_full)
+        prepare(folder, tmp_path / "out", **SMALL)
+    path = tmp_path / "out" / ".progress" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pillow": "9.0"}))
+    with pytest.raises(UserError, match=r"pillow '9\.0' there, .*the same options and versions.*--overwrite"):
+        prepare(folder, tmp_path / "out", **SMALL)
+    with pytest.raises(UserError, match="a prepared data set already, or one in the making"):
+        prepare(tmp_path / "out", tmp_path / "other", **SMALL)
+
+
+def raise_full(path: Path, *arguments: object) -> None:
+    raise RunError("The disk is full: cannot write it.")
+
+
+def test_images_that_were_mended_are_looked_at_by_the_next_call(tmp_path: Path):
+    class_folders(tmp_path / "pets" / "train")
+    good = class_folders(tmp_path / "good", count=2)
+    for path in good.rglob("*.png"):
+        write(tmp_path / "pets" / "val" / path.relative_to(good), b"not an image")
+    with pytest.raises(UserError, match=r"None of the 4 val images .*the same command again"):
+        prepare(tmp_path / "pets", tmp_path / "out", **SMALL)
+    shutil.copytree(good, tmp_path / "pets" / "val", dirs_exist_ok=True)
+    record = prepare(tmp_path / "pets", tmp_path / "out", **SMALL)
+    assert record["splits"]["val"]["num_images"] == 4 and not record["skipped"]
+
+
+def test_a_disk_without_locks_is_prepared_to(tmp_path: Path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    prepare(class_folders(tmp_path / "pets"), tmp_path / "out", **SMALL)
+
+
+# ---------------------------------------------------------------- mistaken for something else
+
+
+def test_years_of_imagenet_are_not_mixed(imagenet: SmallImageNet, tmp_path: Path):
+    root = imagenet.archives(tmp_path / "source")
+    kit = {name.replace("ILSVRC2012", "ILSVRC2010"): data for name, data in imagenet.kit().items()}
+    other = imagenet.archives(tmp_path / "other", kit)
+    shutil.copy(other / "ILSVRC2012_devkit_t12.tar.gz", root / "ILSVRC2010_devkit-1.0.tar.gz")
+    shutil.copy(root / "ILSVRC2012_img_val.tar", root / "ILSVRC2010_images_val.tar")
+    with pytest.raises(UserError, match="holds ILSVRC of 2010 and 2012; give an archive of the year"):
+        prepare(root, tmp_path / "out", **SMALL)
+    record = prepare(root / "ILSVRC2012_img_val.tar", tmp_path / "out", **SMALL)
+    assert record["name"] == "ILSVRC2012" and set(record["made_by"]["source"]["archives"]) == {
+        *("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"),
+    }
+    (root / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(UserError, match=r"images in .* are of 2012, and ILSVRC2010_devkit.* numbers those of 2010"):
+        prepare(root / "ILSVRC2012_img_val.tar", tmp_path / "out", overwrite=True, **SMALL)
+
+
+def test_the_release_of_all_classes_has_its_images_counted(imagenet: SmallImageNet, tmp_path: Path):
+    root = imagenet.archives(tmp_path / "source")
+    (root / "ILSVRC2012_img_train.tar").rename(tmp_path / "fall11_whole.tar")
+    record = prepare(tmp_path / "fall11_whole.tar", tmp_path / "out", **SMALL)
+    assert any("14,197,098 fewer than the 14,197,122" in note for note in record["notes"])
+
+
+def test_an_archive_with_a_number_in_its_name_is_not_a_shard(tmp_path: Path):
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "pets-102.tar", "w") as tar:
+        tar.add(class_folders(tmp_path / "pets"), "pets")
+    assert prepare(tmp_path / "source", tmp_path / "out", **SMALL)["kind"] == "folder"
+
+
+def test_test_shards_are_not_mixed_into_the_validation_shards(imagenet: SmallImageNet, tmp_path: Path):
+    root = imagenet.webdataset(tmp_path / "source")
+    shutil.copy(root / "imagenet1k-train-0000.tar", root / "imagenet1k-test-00.tar")
+    record = prepare(root, tmp_path / "out", **SMALL)
+    assert record["splits"]["val"]["num_images"] == 9
+    assert "The test shards are not used; the validation shards are." in record["notes"]
+
+
+def test_a_pipe_in_a_list_does_not_hang(tmp_path: Path):
+    folder = class_folders(tmp_path / "pets")
+    os.mkfifo(folder / "cat" / "pipe.png")
+    lines = [f"{name}/{i}.png {name}" for name in ("cat", "dog") for i in range(12)]
+    write(folder / "list.txt", "\n".join([*lines, "cat/pipe.png cat", "/dev/zero dog"]).encode())
+    record = prepare(folder / "list.txt", tmp_path / "out", **SMALL)
+    assert sorted(item["reason"] for item in record["skipped"]) == ["it is not a plain file"] * 2
+
+
+def test_a_quotation_mark_too_many_names_the_line(tmp_path: Path):
+    lines = ["path,label", 'cat/1.png,"cat', *(f"cat/{i}.png,cat" for i in range(20_000))]
+    write(tmp_path / "list.csv", "\n".join(lines).encode())
+    with pytest.raises(UserError, match=r"list\.csv cannot be read as a table at line \d+.*quotation mark"):
+        prepare(tmp_path / "list.csv", tmp_path / "out", **SMALL)
+
+
+def test_a_large_set_is_parted_alike_in_every_layout(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("alexnet.data.prepare._MAX_HASHED_BYTES", 0)
+    folder = class_folders(tmp_path / "pets")
+    shutil.copytree(folder / "cat", tmp_path / "deep" / "cat" / "images")
+    shutil.copytree(folder / "dog", tmp_path / "deep" / "dog" / "images")
+    keys = []
+    for name in ("pets", "deep"):
+        prepare(tmp_path / name, tmp_path / f"{name}-out", **SMALL)
+        keys.append(list(open_prepared(tmp_path / f"{name}-out").val.keys))
+    assert keys[0] == keys[1]
+
+
+def test_room_for_the_copies_of_parquet_files_is_asked_for_first(imagenet: SmallImageNet, tmp_path: Path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    root = imagenet.parquet(tmp_path / "source")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"copied to .* GB are free\. Free some space"):
+        prepare(root, tmp_path / "out", **SMALL)

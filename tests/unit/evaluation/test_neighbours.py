@@ -43,7 +43,7 @@ def test_the_neighbours_are_those_of_brute_force(count, width, num_queries, k, b
 
 
 def test_far_from_the_origin_the_order_is_still_exact():
-    # The squared lengths are 40,000 times the squared distances: the product alone gets no distance right, nor the order.
+    # Squared lengths are 40,000 times the squared distances: the product alone gets neither distances nor order right.
     rng = np.random.default_rng(0)
     features = (300 + rng.normal(size=(2000, 32))).astype(np.float32)
     found = NeighbourIndex(features).search(features[:50], 5)

@@ -189,6 +189,21 @@ def _reached(layer: nn.Module, inputs: int, outputs: slice) -> list[int]:
     return x.grad.abs().amax(dim=(0, 2, 3)).nonzero().flatten().tolist()
 
 
+def test_towers_without_communication_meet_in_fc8_only() -> None:
+    model = create_model("no_communication", 5, image_size=67, seed=1).eval()
+    maps = torch.randn(1, 96, 7, 7, requires_grad=True)
+    layers = dict(model.named_children())
+    outputs = maps
+    for name in [name for name in layers if name not in ("conv1", "norm1", "pool1", "relu1", "fc8")]:
+        outputs = layers[name](outputs)
+    assert outputs.shape == (1, 8192)
+    for half, other in ((slice(0, 48), slice(4096, None)), (slice(48, None), slice(0, 4096))):
+        (gradient,) = torch.autograd.grad(outputs[:, other].sum(), maps, retain_graph=True)
+        assert not gradient[:, half].any()
+        assert gradient.any()
+    assert layers["fc8"].in_features == 8192
+
+
 def test_conv2_conv4_conv5_see_one_tower_and_conv3_sees_both() -> None:
     model = create_model("as_run", 5, image_size=67)
     for name, inputs, outputs in (("conv2", 96, 256), ("conv4", 384, 384), ("conv5", 384, 256)):

@@ -39,6 +39,15 @@ PARAMETERS = {
         **FULLY_CONNECTED,
     },
     "conv6": {**TWO_TOWERS, "conv6": 590_080},
+    # By hand: 320 kernels of 5 x 5 x 48, 384 of 3 x 3 x 160; 2 x 4096 units, each with 4608 and then 4096 inputs.
+    "no_communication": {
+        **TWO_TOWERS,
+        "conv2": 384_320,
+        "conv3": 553_344,
+        "fc6": 37_756_928,
+        "fc7": 33_562_624,
+        "fc8": 8_193_000,
+    },
     # The convolutions' biases (1376) give way to a factor and a shift each.
     "bn": {
         **{
@@ -63,6 +72,7 @@ TOTALS = {
     "torchvision": 61_100_840,
     "conv6": 61_555_304,
     "half": 59_798_312,
+    "no_communication": 81_591_720,  # "81.6 M" in the log
     "bn": 60_966_600,
     "cifar_quick": 145_578,
     "cifar_19pct": 89_578,
@@ -160,12 +170,12 @@ def test_order_of_the_first_two_blocks() -> None:
     assert _order("caffenet")[:8] == _names("conv1 relu1 pool1 norm1 conv2 relu2 pool2 norm2")
     assert _order("torchvision")[:6] == _names("conv1 relu1 pool1 conv2 relu2 pool2")
     assert _order("bn")[:8] == _names("conv1 bn1 relu1 pool1 conv2 bn2 relu2 pool2")
-    for name in ("half", "one_tower"):
+    for name in ("half", "one_tower", "no_communication"):
         assert _order(name) == _order("as_run")
 
 
 def test_order_of_the_last_layers() -> None:
-    for name in ("as_run", "paper", "caffe", "caffenet", "bn", "half", "one_tower"):
+    for name in ("as_run", "paper", "caffe", "caffenet", "bn", "half", "one_tower", "no_communication"):
         assert _order(name)[-9:] == _names("relu5 pool5 fc6 relu6 drop6 fc7 relu7 drop7 fc8")
     assert _order("conv6")[-10:-6] == _names("pool5 conv6 relu_conv6 fc6")
     assert _order("torchvision")[-9:] == _names("pool5 avgpool drop5 fc6 relu6 drop6 fc7 relu7 fc8")
@@ -187,6 +197,7 @@ def test_order_of_the_cifar_nets() -> None:
         ("as_run", (5, 1e-4, 0.75, 2.0, "mean", 2)),
         ("paper", (5, 1e-4, 0.75, 2.0, "sum", 2)),
         ("conv6", (5, 1e-4, 0.75, 2.0, "mean", 2)),
+        ("no_communication", (5, 1e-4, 0.75, 2.0, "mean", 2)),
         ("one_tower", (5, 1e-4, 0.75, 2.0, "mean", 1)),
         ("half", (5, 1e-4, 0.75, 2.0, "mean", 1)),
         ("caffe", (5, 1e-4, 0.75, 1.0, "mean", 1)),
@@ -206,10 +217,11 @@ def test_settings_of_the_norms_within_maps() -> None:
         name: [layer for layer in record.layers if isinstance(layer, SpatialNorm)]
         for name, record in ARCHITECTURES.items()
     }
-    for name in ("as_run", "conv6", "half", "one_tower"):
+    as_145 = {"as_run", "conv6", "half", "one_tower", "no_communication"}
+    for name in as_145:
         assert found[name] == [SpatialNorm("cnorm2", 5, 1e-3, 0.75, 1.0, "mean")]
     assert found["cifar_18pct"] == [SpatialNorm(name, 3, 5e-5, 0.75, 1.0, "mean") for name in ("norm1", "norm2")]
-    assert {name for name, norms in found.items() if norms} == {"as_run", "conv6", "half", "one_tower", "cifar_18pct"}
+    assert {name for name, norms in found.items() if norms} == as_145 | {"cifar_18pct"}
 
 
 def test_groups() -> None:
@@ -218,6 +230,8 @@ def test_groups() -> None:
         towers = (
             {"conv2", "conv4", "conv5"} if name in ("as_run", "paper", "caffe", "caffenet", "conv6", "bn") else set()
         )
+        if name == "no_communication":
+            towers = {"conv2", "conv3", "conv4", "conv5"}
         assert {layer for layer, number in groups.items() if number == 2} == towers
         assert set(groups.values()) <= {1, 2}
 
@@ -253,7 +267,7 @@ def test_inputs() -> None:
         assert record.image_size == (227 if name in ("caffe", "caffenet", "bn") else expected)
         assert record.channel_order == ("bgr" if name in ("caffe", "caffenet") else "rgb")
         assert record.input_scale == ("unit" if name in ("torchvision", "bn") else "pixels")
-        padded = name in ("as_run", "paper", "one_tower", "half", "conv6")
+        padded = name in ("as_run", "paper", "one_tower", "half", "conv6", "no_communication")
         assert record.pad_right_bottom == (3 if padded else 0)
 
 

@@ -123,6 +123,16 @@ def test_a_counter_starts_and_ends_its_own_task():
     assert stream.getvalue() == "Reading images: 7 images\nReading images: 7 images in 0:00\n"
 
 
+def test_a_counter_may_go_round_again_and_be_called_after_its_end(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    clock = Clock()
+    with Progress("bars", stream=Terminal(), clock=clock) as progress:
+        count = progress.counter("Reading", unit="MB", transient=True)
+        for done in (1, 5, 5, 2, 5, 5):  # the second of two archives begins where done goes back
+            clock.now += 1
+            count(done, 5)
+
+
 def test_names_cannot_steer_the_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     for mode, stream in (("plain", io.StringIO()), ("bars", Terminal())):
