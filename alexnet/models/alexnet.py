@@ -172,9 +172,9 @@ def create_model(
 
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
-    all dropout layers. input_scale: what kind of images it is meant for. activation: instead of every ReLU. None takes the variant's own. pooling: "overlapping" is the
-    variant's own, "non_overlapping" the paper's other one. without: names of layers to leave out; a convolution goes
-    together with its activation. Equal arguments give equal weights.
+    all dropout layers. input_scale: what kind of images it is meant for. activation: instead of every ReLU. None takes
+    the variant's own. pooling: "overlapping" is the variant's own, "non_overlapping" the paper's other one. without:
+    names of layers to leave out; a convolution goes together with its activation. Equal arguments give equal weights.
     Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, and where layers that are left
     out were needed by others.
     """
