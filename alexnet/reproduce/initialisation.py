@@ -175,10 +175,9 @@ def _rows(start: Start, of_seeds: dict[int, Beginning]) -> list[Row]:
 
 def _guess_name(beginning: Beginning) -> str:
     guessing, classes = beginning.guessing, beginning.num_classes
-    same = math.isclose(guessing, math.log(classes), rel_tol=1e-3)
-    return f"guessing: {'' if same else 'entropy of the shares, not '}ln {classes}" + (
-        f" = {guessing:.3f}" if same else f"; {guessing:.3f}"
-    )
+    if math.isclose(guessing, math.log(classes), rel_tol=1e-3):
+        return f"guessing: ln {classes} = {guessing:.3f}"
+    return f"guessing: {guessing:.3f} (unequal classes; ln {classes} = {math.log(classes):.3f})"
 
 
 def _notes(first: Beginning) -> list[str]:
