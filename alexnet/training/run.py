@@ -30,7 +30,14 @@ from alexnet.reporting.metrics_log import MetricsLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
-from alexnet.runtime.device import Execution, choose_execution, configure, default_num_workers, describe_choice
+from alexnet.runtime.device import (
+    Execution,
+    choose_execution,
+    configure,
+    default_num_workers,
+    describe_choice,
+    return_freed_memory,
+)
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_atomically, write_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
@@ -88,6 +95,7 @@ def train(
             return _run(recipe, data, folder, display)
         finally:
             folder.close()
+            return_freed_memory()
 
 
 def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay) -> RunSummary:

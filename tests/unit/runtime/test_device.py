@@ -1,5 +1,8 @@
 """What is chosen for a machine, and that a recipe can choose otherwise."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +10,14 @@ from alexnet.config import RuntimeConfig
 from alexnet.errors import UserError
 from alexnet.ops import native
 from alexnet.runtime import device as device_module
-from alexnet.runtime.device import Execution, choose_execution, configure, describe_choice
+from alexnet.runtime.device import (
+    Execution,
+    choose_execution,
+    configure,
+    describe_choice,
+    keep_freed_memory,
+    return_freed_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -63,3 +73,20 @@ def test_the_choice_is_told_in_one_line():
 def test_a_device_that_is_not_there_is_refused_with_the_ones_that_may_be():
     with pytest.raises(UserError, match="auto, cpu, cuda or mps"):
         choose_execution(RuntimeConfig(device="quantum"))
+
+
+def resident_megabytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_what_a_run_has_freed_is_given_back_at_its_end():
+    keep_freed_memory()
+    pieces = [torch.ones(2**18) for _ in range(400)]  # 1 MB each
+    last = torch.ones(2**18)  # keeps the heap from being cut off at its end
+    del pieces
+    before = resident_megabytes()
+    return_freed_memory()
+    assert resident_megabytes() < before - 200
+    assert last.sum() == 2**18
