@@ -168,6 +168,9 @@ class TrainConfig(Section):
     """Keep an exponential moving average of the weights, and evaluate that."""
     early_stop_evaluations: PositiveInt | None = None
     """Stop after so many evaluations without a new best; None never does."""
+    stop_at_train_error: Fraction | None = None
+    """Stop at an evaluation when the training batches since the one before had at most this top-1 error (a fraction);
+    None never does."""
     evaluate_every_epochs: Positive = 1.0
     checkpoint_minutes: NonNegative = 10.0
     """Save at least this often (and at the end and when stopped); has no effect on the result."""

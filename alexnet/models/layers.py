@@ -54,14 +54,15 @@ class Local(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels, H', W')."""
-        # As views and one copy, then one batched product: F.unfold goes image by image, and a batched product of
-        # tensors with other strides position by position, waiting for all threads each time.
-        kernel, padding = self.kernel, self.padding
-        windows = F.pad(input, (padding,) * 4).unfold(2, kernel, 1).unfold(3, kernel, 1)  # (N, C, H', W', k, k)
-        patches = windows.permute(2, 3, 0, 1, 4, 5).reshape(len(self.weight), len(input), -1)
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        # One matrix product per position: (positions, N, C * k * k) x (positions, C * k * k, channels).
-        outputs = patches.bmm(weight.transpose(1, 2)) + bias.unsqueeze(1)
+        # Positions first and maps last, so that a window is put together from a few long pieces, one for each of its
+        # places, and its gradient taken apart the same way.
+        kernel, (_, height, width) = self.kernel, self.outputs
+        padded = F.pad(input.permute(2, 3, 0, 1), (0, 0, 0, 0, *(self.padding,) * 4))  # (H, W, N, C)
+        places = [(row, column) for row in range(kernel) for column in range(kernel)]
+        windows = torch.cat([padded[row : row + height, column : column + width] for row, column in places], dim=3)
+        weight = self.weight.to(input.dtype).unflatten(2, (-1, kernel**2)).transpose(2, 3).flatten(2)
+        # One matrix product per position: (positions, N, k * k * C) x (positions, k * k * C, channels).
+        outputs = windows.flatten(0, 1).bmm(weight.transpose(1, 2)) + self.bias.to(input.dtype).unsqueeze(1)
         return outputs.permute(1, 2, 0).unflatten(2, self.outputs[1:])
 
 

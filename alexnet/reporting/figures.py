@@ -37,7 +37,7 @@ DEFAULT_COLORS = Colors()
 def loss_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
                colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
     """Training and validation loss (nats) against epochs, from events of metrics.jsonl."""
-    figure, axes = _panel("loss", colors)
+    figure, axes = new_panel("loss", colors)
     epochs, values = series(steps, "loss")
     _line(axes, epochs, values, colors.first, "training")
     val_epochs, val_values = series(evaluations, "loss")
@@ -53,7 +53,7 @@ def loss_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping
 def error_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
                 colors: Colors = DEFAULT_COLORS) -> Figure:  # fmt: skip
     """Top-1 error in percent against epochs: of the training batches, and of the validation images."""
-    figure, axes = _panel("top-1 error, %", colors)
+    figure, axes = new_panel("top-1 error, %", colors)
     epochs, values = series(steps, "top1_error")
     _line(axes, epochs, 100 * values, colors.first, "training batches")
     val_epochs, val_values = series(evaluations, "top1_error")
@@ -65,7 +65,7 @@ def error_curve(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mappin
 
 def rate_curve(steps: Sequence[Mapping[str, Any]], colors: Colors = DEFAULT_COLORS) -> Figure:
     """Learning rate against epochs, on a logarithmic scale."""
-    figure, axes = _panel("learning rate", colors)
+    figure, axes = new_panel("learning rate", colors)
     epochs, values = series([step for step in steps if (step.get("lr") or 0) > 0], "lr")
     axes.plot(epochs, values, color=colors.first, linewidth=1.6, drawstyle="steps-post")
     if len(values):
@@ -163,8 +163,9 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _panel(title: str, colors: Colors) -> tuple[Figure, Axes]:
-    figure = _new_figure(4.4, 3.1)
+def new_panel(title: str, colors: Colors, size: tuple[float, float] = (4.4, 3.1)) -> tuple[Figure, Axes]:
+    """A figure of `size` inches with one pair of axes against epochs, to draw curves in."""
+    figure = _new_figure(*size)
     axes = figure.add_subplot()
     _style(axes, colors)
     axes.set_title(title, loc="left", fontsize=11.5, color=colors.ink)

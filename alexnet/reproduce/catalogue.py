@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from alexnet.errors import UserError
-from alexnet.reproduce import cifar
+from alexnet.reproduce import cifar, figure_1, lrn_cifar, precision
 from alexnet.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (*cifar.STUDIES,)}
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (figure_1.STUDY, *cifar.STUDIES, lrn_cifar.STUDY, precision.STUDY)
+}
 
 
 def get_study(name: str) -> Study:

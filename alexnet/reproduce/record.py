@@ -82,22 +82,27 @@ def _with_unit(value: float, unit: str) -> str:
 
 def readme(record: dict[str, Any], outcome: Outcome) -> str:
     """The record for people, in Markdown."""
+    table = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
+    table += ["| " + " | ".join(table_cells(row)) + " |" for row in outcome.rows]
     environment = record["environment"]
-    lines = [f"# {record['title']}", "", f"{record['section']}.", ""]
-    lines += ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
-    lines += ["| " + " | ".join(table_cells(row)) + " |" for row in outcome.rows]
-    lines.append("")
-    for row in outcome.rows:
-        each = ", ".join(f"seed {seed}: {number(value)}" for seed, value in sorted(row.values.items()))
-        source = f" Published: {row.published_source}." if row.published_source else ""
-        within = f" Counts as matched within {number(row.tolerance)}." if row.tolerance is not None else ""
-        lines.append(f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}")
-    lines += ["", *(f"![{Path(name).stem}]({name})" for name in outcome.figures)]
-    lines += ["", *outcome.notes, "", f"    {environment['command']}", ""]
     gpus = ", ".join(environment["devices"]) or "no GPU"
     machine = f"{environment['cores']} cores, {environment['processor']}, {gpus}"
-    lines += [
+    paragraphs = [
+        f"# {record['title']}",
+        f"Where it is from: {record['section']}.",
+        "\n".join(table),
+        "\n".join(_explain(row) for row in outcome.rows),
+        *(f"![{Path(name).stem}]({name})" for name in outcome.figures),
+        *outcome.notes,
+        f"    {environment['command']}",
         f"Data {Path(record['data']).name}, scale {record['scale']}; torch {environment['versions']['torch']}, "
         f"{machine}. `runs/` holds each training's recipe, log, summary and environment.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _explain(row: Row) -> str:
+    each = ", ".join(f"seed {seed}: {number(value)}" for seed, value in sorted(row.values.items()))
+    source = f" Published: {row.published_source}." if row.published_source else ""
+    within = f" Counts as matched within {number(row.tolerance)}." if row.tolerance is not None else ""
+    return f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}"

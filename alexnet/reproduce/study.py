@@ -45,6 +45,7 @@ class Row:
         return "matched" if abs(self.mean - self.published) <= self.tolerance else "differs"
 
     def to_dict(self) -> dict[str, Any]:
+        """The row as plain types, with its mean, spread and status."""
         return {
             "quantity": self.quantity,
             "unit": self.unit,

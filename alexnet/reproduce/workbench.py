@@ -42,6 +42,7 @@ class Workbench:
         return load_recipe(name, [*overrides, f"seed={seed}", *self.overrides])
 
     def run_folder(self, label: str, seed: int) -> Path:
+        """Where a training is, an ordinary run's folder."""
         return self.folder / "runs" / label / f"seed-{seed}"
 
     def train(self, label: str, recipe: Recipe, *, data: str | None = None) -> RunRecord:

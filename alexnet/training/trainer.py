@@ -54,6 +54,11 @@ class TrainingState:
     evaluations_since_best: int = 0
     plateau: PlateauRule = field(default_factory=PlateauRule)
     last_evaluation: dict[str, Any] = field(default_factory=dict)
+    wrong_since_evaluation: int = 0
+    """Of the training images since the last evaluation, as the network saw them."""
+    images_since_evaluation: int = 0
+    train_error: float = math.inf
+    """The top-1 error of the training images between the last two evaluations, a fraction."""
     train_seconds: float = 0.0
     """Time spent in steps, over all parts of an interrupted run."""
     data_wait_seconds: float = 0.0
@@ -203,6 +208,8 @@ class Trainer:
         if complaint is not None:
             self.display.message(complaint)
         num_images = len(window.results) * self.batch_size
+        self.state.wrong_since_evaluation += wrong
+        self.state.images_since_evaluation += num_images
         if not bool(torch.isfinite(losses).all()):
             self._tell_divergence(losses.tolist())
         values = {"loss": float(losses.mean()), "error": wrong / num_images}
@@ -252,14 +259,23 @@ class Trainer:
         return math.floor(self.epoch / every + 1e-9) > math.floor((self.epoch - self.epochs_per_step) / every + 1e-9)
 
     def _is_time_to_stop_early(self) -> bool:
-        patience = self.recipe.train.early_stop_evaluations
-        return patience is not None and self.state.evaluations_since_best >= patience
+        return self._reason_to_stop_early() is not None
+
+    def _reason_to_stop_early(self) -> str | None:
+        patience, target = self.recipe.train.early_stop_evaluations, self.recipe.train.stop_at_train_error
+        if patience is not None and self.state.evaluations_since_best >= patience:
+            return f"No better error in {self.state.evaluations_since_best} evaluations"
+        if target is not None and self.state.train_error <= target:
+            return f"The error on training images is {self.state.train_error:.2%}, at most {target:.2%}"
+        return None
 
     def _evaluate(self) -> None:
         """Centre-crop error on the validation set, for the schedule and the log; keeps the best weights."""
         report = self.evaluate("center", "Validation")
         error = report.top1_error
         is_best = error < self.state.best_error
+        self.state.train_error = self.state.wrong_since_evaluation / max(self.state.images_since_evaluation, 1)
+        self.state.wrong_since_evaluation = self.state.images_since_evaluation = 0
         self.state.best_error = min(error, self.state.best_error)
         self.state.evaluations_since_best = 0 if is_best else self.state.evaluations_since_best + 1
         dropped = self.state.plateau.observe(error, self.recipe.schedule)
@@ -272,7 +288,12 @@ class Trainer:
             "top5_error": report.top5_error,
         }
         self.log.write(
-            "evaluation", step=self.state.step, epoch=self.epoch, **self.state.last_evaluation, is_best=is_best
+            "evaluation",
+            step=self.state.step,
+            epoch=self.epoch,
+            **self.state.last_evaluation,
+            train_top1_error=self.state.train_error,
+            is_best=is_best,
         )
         self.display.message(
             f"Epoch {self.epoch:.2f}: validation error {error:.2%} top-1, {report.top5_error:.2%} top-5, "
@@ -284,8 +305,9 @@ class Trainer:
             )
         if is_best:
             save_checkpoint(self.folder.best_checkpoint, self._checkpoint(resumable=False))
-        if self._is_time_to_stop_early():
-            self.display.message(f"No better error in {self.state.evaluations_since_best} evaluations: stopping early.")
+        reason = self._reason_to_stop_early()
+        if reason is not None:
+            self.display.message(f"{reason}: stopping early.")
 
     def evaluate(self, views: str, title: str) -> EvaluationReport:
         """Evaluate the present weights (their average where one is kept) on the validation set."""

@@ -101,6 +101,19 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(run, tmp_path):
     assert run(tmp_path / "run", *settings).values["step"] == 16
 
 
+def test_a_run_stops_when_its_training_images_are_learned(run, tmp_path):
+    settings = ["train.epochs=60", "optimizer.lr=0.003"]
+    run(tmp_path / "all", *settings)
+    whole = [event["train_top1_error"] for event in events(tmp_path / "all", "evaluation")]
+    steps = [event["top1_error"] for event in events(tmp_path / "all", "step")]
+    assert whole[0] == pytest.approx(sum(steps[:4]) / 4), "of the batches of one epoch, as the network saw them"
+    target = sorted(whole)[len(whole) // 2]
+    stop = next(index for index, error in enumerate(whole) if error <= target)
+    summary = run(tmp_path / "some", *settings, f"train.stop_at_train_error={target}")
+    assert summary.values["step"] == 4 * (stop + 1) < 240
+    assert [event["train_top1_error"] for event in events(tmp_path / "some", "evaluation")] == whole[: stop + 1]
+
+
 def test_the_plateau_rule_lowers_the_rate_of_the_run(run, tmp_path):
     run(
         tmp_path / "run",
