@@ -44,7 +44,8 @@ for row in layer_table(network):
     neurons = int(np.prod(row.output_shape))
     printed = f"{PRINTED[row.name]:,}" if row.name in PRINTED else ""
     output = " x ".join(map(str, row.output_shape))
-    print(f"{row.name:8}{output:>16}{neurons:>10,}{printed:>10}{row.parameters or '':>13,}".rstrip())
+    parameters = f"{row.parameters:,}" if row.parameters else ""
+    print(f"{row.name:8}{output:>16}{neurons:>10,}{printed:>10}{parameters:>13}".rstrip())
 rows = [row for row in layer_table(network) if row.parameters]
 print(f"\nparameters: {sum(row.parameters for row in rows):,} (the paper: 60 million)")
 print(f"neurons: {sum(int(np.prod(row.output_shape)) for row in rows):,} (the paper: 650,000)")
@@ -77,7 +78,7 @@ views = view_crops("ten_crop", 256, 224)
 crops, _, _ = cut_views(torch.from_numpy(square)[None], views, 224)
 figure, panels = plt.subplots(2, 5, figsize=(7, 2.9), layout="constrained")
 for panel, crop, view in zip(panels.flat, crops, views, strict=True):
-    panel.imshow(crop)
+    panel.imshow(crop.numpy())
     panel.set_title(f"{view.top}, {view.left}{', mirrored' if view.flipped else ''}", fontsize=8)
     panel.axis("off")
 plt.show()
@@ -147,8 +148,8 @@ def normalised(own: torch.Tensor, neighbours: float, alpha: float) -> torch.Tens
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 for neighbours in (0, 100, 300):
-    left.plot(x, normalised(x, neighbours, 2e-5), label=f"neighbours at {neighbours}")
-left.plot(x, normalised(x, 0, 1e-4), "k:", label="alone, alpha 1e-4")
+    left.plot(x.numpy(), normalised(x, neighbours, 2e-5).numpy(), label=f"neighbours at {neighbours}")
+left.plot(x.numpy(), normalised(x, 0, 1e-4).numpy(), "k:", label="alone, alpha 1e-4")
 left.set_xlabel("before")
 left.set_ylabel("after")
 left.legend(frameon=False, fontsize=8)
@@ -156,8 +157,8 @@ left.legend(frameon=False, fontsize=8)
 # One position of a real picture, its 48 maps of the first tower, as strong as in a trained network.
 before = 10 * outputs["conv1"][0, :48, 27, 27].reshape(1, 48, 1, 1)
 after = response_norm(before, 5, 1e-4, 0.75, 2.0, alpha_convention="mean")
-right.bar(np.arange(48), before.flatten(), color="#c9d6e6", label="before, ten times as at the start")
-right.bar(np.arange(48), after.flatten(), color="#1f5fa8", label="after")
+right.bar(np.arange(48), before.flatten().numpy(), color="#c9d6e6", label="before, ten times as at the start")
+right.bar(np.arange(48), after.flatten().numpy(), color="#1f5fa8", label="after")
 right.set_xlabel("map")
 right.legend(frameon=False, fontsize=8)
 plt.show()
@@ -170,14 +171,14 @@ print(f"at the start all outputs are small, and the norm multiplies them by {rat
 # is simplified: the update of [5], crops and reflections [4.1], dropout [4.2].
 
 # %%
-folder = tempfile.TemporaryDirectory()
+folder = tempfile.TemporaryDirectory(prefix="alexnet-walk-")
 size = ["data.image_size=80", "model.image_size=67"]
-length = ["train.epochs=2", "data.max_train_images=64"] if QUICK else ["train.epochs=20"]
+length = ["train.epochs=2", "data.max_train_images=64"] if QUICK else ["train.epochs=24"]
 run = alexnet.train(
     "folder",
     data="shapes:80",
     output=Path(folder.name) / "walk",
-    overrides=[*size, *length, "train.min_steps=1", "optimizer.lr=0.005", "logging.log_every_steps=4"],
+    overrides=[*size, *length, "train.min_steps=1", "optimizer.lr=0.01", "logging.log_every_steps=4"],
     progress="silent",
 )
 events = read_events(run.output / "metrics.jsonl")
@@ -219,7 +220,7 @@ with torch.inference_mode():
     probabilities = trained(preprocessing.normalize(crops, offsets, flips)).softmax(dim=1)
 figure, panels = plt.subplots(2, 5, figsize=(7, 3.1), layout="constrained")
 for panel, crop, row in zip(panels.flat, crops, probabilities, strict=True):
-    panel.imshow(crop)
+    panel.imshow(crop.numpy())
     panel.set_title(f"{CLASSES[row.argmax()].replace('_', ' ')}, {row.max():.0%}", fontsize=7)
     panel.axis("off")
 plt.show()
@@ -253,6 +254,7 @@ for column, index in enumerate(range(30, 38)):
     bars.set_ylim(4.5, -0.5)
     bars.axis("off")
 plt.show()
+folder.cleanup()
 
 # %% [markdown]
 # ## From here
