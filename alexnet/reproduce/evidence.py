@@ -71,7 +71,8 @@ def study_evidence(
     """The named rows of every record of a study, oldest first.
 
     What cannot be held against a published number is there with a remark: the small form, overrides that change the
-    result, a protocol that names none of the numbers of images in `num_images` (empty: any will do), no such row.
+    result, no such row, a protocol that names none of the numbers of images in `num_images` (where that is empty: a
+    network that was given).
     """
     found = []
     for name in record_names(results):
@@ -81,14 +82,17 @@ def study_evidence(
         rows = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
         protocols = tuple(dict.fromkeys(row["protocol"] for row in rows))
         values = tuple({int(seed): value for seed, value in row["values"].items()} for row in rows)
-        remark = _why_not(record, rows, quantities) or _other_images(protocols, num_images)
+        remark = _why_not(record, rows, quantities) or _other_images(record, protocols, num_images)
         found.append(Evidence(name, values, protocols, _worst([row["status"] for row in rows]), remark))
     return found
 
 
-def _other_images(protocols: Sequence[str], num_images: Sequence[int]) -> str:
+def _other_images(record: Mapping[str, Any], protocols: Sequence[str], num_images: Sequence[int]) -> str:
     wanted = [re.compile(rf"(?<![\d,]){number:,}(?![\d,])") for number in num_images]
-    if not wanted or all(any(number.search(protocol) for number in wanted) for protocol in protocols):
+    if not wanted:
+        # Whatever a network that was given has been trained on.
+        return f"a given network: {'; '.join(protocols)}" if record.get("checkpoint") else ""
+    if all(any(number.search(protocol) for number in wanted) for protocol in protocols):
         return ""
     return f"other images: {'; '.join(protocols)}"
 

@@ -26,7 +26,7 @@ def read_cells(text):
 def test_the_walk_runs_from_beginning_to_end(tmp_path):
     environment = {**os.environ, "ALEXNET_WALK": "quick"}
     command = [sys.executable, "-W", "error", str(EXAMPLES / "render.py"), str(SCRIPT), str(tmp_path / "walk.ipynb")]
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     cells = json.loads((tmp_path / "walk.ipynb").read_text())["cells"]
     shown = [output["output_type"] for cell in cells for output in cell.get("outputs", [])]

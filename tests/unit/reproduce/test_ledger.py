@@ -119,10 +119,10 @@ def a_number(**values):
     return Number(id="n", group="cifar", what="a number", protocol="so", needs="images", **values)
 
 
-def write_record(results, name, rows, *, study="a-study", scale="full", overrides=()):
+def write_record(results, name, rows, *, study="a-study", scale="full", overrides=(), **more):
     folder = results / name
     folder.mkdir()
-    record = {"study": study, "scale": scale, "overrides": list(overrides), "rows": rows}
+    record = {"study": study, "scale": scale, "overrides": list(overrides), "rows": rows, **more}
     (folder / "record.json").write_text(json.dumps(record))
 
 
@@ -168,6 +168,13 @@ def test_a_record_of_other_images_or_of_nothing_does_not_count(tmp_path):
     of_ten, of_all = (study_evidence(tmp_path, "a-study", ["error"], number) for number in ([10], [1, 100]))
     assert [item.remark for item in of_ten] == ["", "not run: its labels are not public"]
     assert of_all[0].remark == "other images: 10 images"
+
+
+def test_a_network_that_was_given_counts_only_where_the_images_are_known(tmp_path):
+    write_record(tmp_path, "2030-01-01_a", [a_row("error", {"0": 26.0})], checkpoint="runs/mine/checkpoints/best.pt")
+    (of_any,) = study_evidence(tmp_path, "a-study", ["error"])
+    (of_ten,) = study_evidence(tmp_path, "a-study", ["error"], [10])
+    assert (of_any.remark, of_ten.remark) == ("a given network: 10 images", "")
 
 
 def test_two_quantities_make_a_pair_and_the_worse_status_counts(tmp_path):
