@@ -205,7 +205,7 @@ plt.show()
 print(f"{run.values['top1_error']:.1%} of {run.values['num_images']} pictures wrong, after {run.values['step']} steps")
 
 # %% [markdown]
-# A thousand pictures and a minute are not 1.2 million and six days; but the kernels have begun to leave the noise. Which
+# A thousand pictures and a minute are not 1.2 million and six days, yet the kernels have begun to leave noise. Which
 # have taken on a colour, which a light and a dark side? In the paper's Figure 3 one bank has the colours and the other
 # has none [6.1]. Is it so here?
 
