@@ -1,6 +1,7 @@
 # make demo   trains the real network on built-in digits, predicts, writes runs/demo/report.html
 # make test   runs the test suite
 # make test-triton   runs the GPU kernels in Triton's interpreter, and compiles them, on a machine without a GPU
+# make walk   runs examples/walk.py and keeps it, with its pictures, as examples/walk.ipynb
 # make lint   ruff and pyright;  make clean  removes .venv and caches (never runs/)
 #
 # demo and test set everything up first, in .venv, with the versions of constraints.txt; the second time that is skipped.
@@ -18,7 +19,7 @@ DEMO := runs/demo
 # One thread a test process: two processes that each take all cores get in each other's way.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test test-triton lint format clean setup
+.PHONY: help demo test test-triton walk lint format clean setup
 
 help:
 	@sed -n -e '/^VENV/q' -e 's/^# *//p' Makefile
@@ -42,6 +43,9 @@ test-triton: $(INSTALLED)
 	@echo "==> Running the tests of the GPU kernels"
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations 5 tests/parity/test_triton_*.py \
 	    tests/unit/training/test_graphed_step.py $(PYTEST_ARGS)
+
+walk: $(INSTALLED)
+	$(BIN)/python examples/render.py
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

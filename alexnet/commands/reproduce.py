@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.output import print_json
+from alexnet.commands.reproduce_ledger import ledger_command
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
@@ -46,6 +47,9 @@ def reproduce_command(
         raise UserError(f"one study is expected, {len(names)} were given; `alexnet reproduce list` lists them")
     if names == ["list"]:
         list_studies(as_json=as_json)
+        return
+    if names == ["ledger"]:
+        ledger_command(data, output, as_json=as_json)
         return
     study = get_study(names[0])
     overrides = tuple(argument for argument in arguments if "=" in argument)

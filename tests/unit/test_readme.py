@@ -69,7 +69,52 @@ def test_the_variants_table_is_complete_and_its_counts_are_right():
 
 
 def test_the_files_it_points_to_exist():
-    for path in re.findall(r"^\| `(alexnet/[^`]*)` \|", README, re.MULTILINE) + re.findall(
-        r"\]\(([^)h][^)]*)\)", README
+    for path in re.findall(r"`((?:alexnet|tests|examples)/[\w/.*-]*)`", README) + re.findall(
+        r"\]\(([^)h#][^)#]*)(?:#[^)]*)?\)", README
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_places_in_the_ledger_exist():
+    ledger = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    places = re.findall(r"\]\(docs/ledger\.md#([^)]+)\)", README)
+    assert places and [place for place in places if f'<a id="{place}">' not in ledger] == []
+
+
+def numbers_in(text):
+    """(value, decimals) of every number; a comma between three digits is left out."""
+    found = re.findall(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?![\w-])", text)
+    texts = [number.replace(",", "") for number in found]
+    return [(float(number), len(number.partition(".")[2])) for number in texts]
+
+
+MEASURED = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| \[record\]\(([^)]+)\) \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("what", "result", "record"), MEASURED)
+def test_a_measured_number_is_in_its_record(what, result, record):
+    """Rounded to as many decimals as the README has; 6 % is the one number that a record's table leads to."""
+    recorded = [value for value, _ in numbers_in((ROOT / record / "README.md").read_text(encoding="utf-8"))]
+    printed = [(value, decimals) for value, decimals in numbers_in(result) if "within" not in result]
+    assert printed or "within" in result
+    for value, decimals in printed:
+        scale = 10**decimals
+        # A cut-off number is right too: 76.5 % is "76 %".
+        assert any(round(each, decimals) == value or int(each * scale) / scale == value for each in recorded), value
+
+
+def test_everything_measured_names_a_record():
+    table = README.split("| what | result |")[1].split("\n\n")[0]
+    assert len(MEASURED) == len(table.strip().splitlines()) - 2 >= 5
+
+
+def test_losses_are_as_near_to_the_log_of_2012_as_it_says():
+    from alexnet.reproduce.ledger import read_line, read_published
+
+    (limit,) = re.findall(r"losses within (\d+) % of the 2012 log", README)
+    traces = [number for number in read_published()[1] if number.id.startswith("trace-")]
+    assert len(traces) == 5
+    for number in traces:
+        losses = read_line(number, ROOT / "results").evidence[-1].values[0]
+        published = float(number.log.split(" / ")[0])
+        assert max(abs(loss / published - 1) for loss in losses.values()) <= int(limit) / 100

@@ -1,0 +1,30 @@
+"""`alexnet reproduce ledger`: every number of the paper beside ours, from a folder of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alexnet.commands.output import print_json
+from alexnet.errors import UserError
+from alexnet.reproduce.catalogue import STUDIES
+from alexnet.reproduce.ledger import read_line, read_published, write_page
+from alexnet.runtime.files import write_text
+
+
+def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> None:
+    """Print the ledger as Markdown, or write it to a file; with --json the same as data."""
+    results = Path(data or "results")
+    if not results.is_dir():
+        raise UserError(f"there is no folder of records {results}; name it with --data")
+    if as_json:
+        print_json({"numbers": [read_line(number, results).to_dict() for number in read_published()[1]]})
+        return
+    page = write_page(results, STUDIES, output or Path("ledger.md"))
+    if output is None:
+        print(page, end="")
+        return
+    try:
+        write_text(output, page)
+    except OSError as error:
+        raise UserError(f"cannot write --output {output}: {error.strerror}; give the path of a file") from None
+    print(f"Ledger: {output}")

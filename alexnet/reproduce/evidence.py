@@ -1,0 +1,176 @@
+"""What the records in results/ say about a number: rows of studies, and runs of a recipe from before there were any."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Recipe
+from alexnet.config_io import diff_recipes, load_recipe
+from alexnet.errors import UserError
+from alexnet.reporting.metrics_log import read_events
+from alexnet.reproduce.study import Status
+from alexnet.runtime.files import read_json
+
+WITHOUT_EFFECT = (
+    *("seed", "runtime", "logging", "model.num_classes", "data.memory_limit_gb", "data.cache_gb"),
+    *("train.checkpoint_minutes", "train.on_stuck"),
+)
+"""Keys, and sections, in which a run may differ from a recipe and still be a run of that recipe."""
+BEFORE_THE_END = ("train.epochs", "train.evaluate_every_epochs")
+"""In these too, where a number is taken from the middle of the run."""
+NO_ROW = "no such row"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one record says about a number, which may be two: top-1 and top-5 error."""
+
+    record: str
+    """Name of its folder in results/."""
+    values: tuple[Mapping[int, float], ...]
+    """Of each quantity, seed -> value."""
+    protocols: tuple[str, ...] = ()
+    status: Status | None = None
+    """What the record itself says; None where it says nothing."""
+    remark: str = ""
+    """Why it does not count; empty where it does."""
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        return tuple(statistics.fmean(values.values()) for values in self.values)
+
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """Largest minus smallest value."""
+        return tuple(max(values.values()) - min(values.values()) for values in self.values)
+
+    @property
+    def num_seeds(self) -> int:
+        return min((len(values) for values in self.values), default=0)
+
+
+def record_names(results: Path) -> list[str]:
+    """The folders of records, oldest first: their names begin with the date."""
+    return sorted(folder.name for folder in results.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def study_of(results: Path, record: str) -> str | None:
+    """The study that left a record; None for a record from before there were studies."""
+    file = results / record / "record.json"
+    return str(read_json(file)["study"]) if file.is_file() else None
+
+
+def study_evidence(
+    results: Path, study: str, quantities: Sequence[str], num_images: Sequence[int] = ()
+) -> list[Evidence]:
+    """The named rows of every record of a study, oldest first.
+
+    What cannot be held against a published number is there with a remark: the small form, overrides that change the
+    result, no such row, a protocol that names none of the numbers of images in `num_images` (where that is empty: a
+    network that was given).
+    """
+    found = []
+    for name in record_names(results):
+        if study_of(results, name) != study:
+            continue
+        record = read_json(results / name / "record.json")
+        rows = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
+        protocols = tuple(dict.fromkeys(row["protocol"] for row in rows))
+        values = tuple({int(seed): value for seed, value in row["values"].items()} for row in rows)
+        remark = _why_not(record, rows, quantities) or _other_images(record, protocols, num_images)
+        found.append(Evidence(name, values, protocols, _worst([row["status"] for row in rows]), remark))
+    return found
+
+
+def _other_images(record: Mapping[str, Any], protocols: Sequence[str], num_images: Sequence[int]) -> str:
+    wanted = [re.compile(rf"(?<![\d,]){number:,}(?![\d,])") for number in num_images]
+    if not wanted:
+        # Whatever a network that was given has been trained on.
+        return f"a given network: {'; '.join(protocols)}" if record.get("checkpoint") else ""
+    if all(any(number.search(protocol) for number in wanted) for protocol in protocols):
+        return ""
+    return f"other images: {'; '.join(protocols)}"
+
+
+def _worst(statuses: Sequence[Status]) -> Status | None:
+    order: tuple[Status, ...] = ("differs", "measured", "matched")
+    return next((status for status in order if status in statuses), None)
+
+
+def _why_not(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> str:
+    if record["scale"] != "full":
+        return f"{record['scale']} form"
+    changes = [text for text in record["overrides"] if not _is_one_of(text.partition("=")[0], WITHOUT_EFFECT)]
+    if changes:
+        return f"with {', '.join(changes)}"
+    missing = set(quantities) - {row["quantity"] for row in rows}
+    if missing:
+        return f"{NO_ROW}: {', '.join(sorted(missing))}"
+    return next((f"not run: {row['not_run']}" for row in rows if not row["values"]), "")
+
+
+def _is_one_of(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def run_evidence(
+    results: Path,
+    recipe: str,
+    keys: Sequence[str],
+    *,
+    num_images: Sequence[int],
+    event: str | None = None,
+    step: int | None = None,
+) -> list[Evidence]:
+    """What the runs of a recipe gave, by record and seed, oldest first; errors become percent.
+
+    Only records without a study count, and runs whose config.toml is the recipe but for settings without effect. With
+    `event` and `step` the numbers are those of that event of metrics.jsonl, and num_images is of the training images;
+    without, those of summary.json and of the images it was evaluated on.
+    """
+    found = []
+    for name in record_names(results):
+        if study_of(results, name) is not None:
+            continue
+        numbers = {}
+        for folder, run in _runs_of(results / name, recipe, BEFORE_THE_END if event else ()):
+            values = _from_events(folder, event, step, num_images) if event else _from_summary(folder, num_images)
+            if values is not None:
+                numbers[run.seed] = tuple(100 * values[key] if key.endswith("error") else values[key] for key in keys)
+        if numbers:
+            by_key = tuple({seed: row[i] for seed, row in sorted(numbers.items())} for i in range(len(keys)))
+            found.append(Evidence(name, by_key))
+    return found
+
+
+def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[tuple[Path, Recipe]]:
+    wanted = load_recipe(recipe)
+    for config in sorted(folder.rglob("config.toml")):
+        try:
+            run = load_recipe(config)
+        except UserError:
+            # A recipe that today's package does not know any more.
+            continue
+        differences = (key for key, _, _ in diff_recipes(wanted, run))
+        if all(_is_one_of(key, (*WITHOUT_EFFECT, *may_differ)) for key in differences):
+            yield config.parent, run
+
+
+def _from_summary(folder: Path, num_images: Sequence[int]) -> Mapping[str, Any] | None:
+    file = folder / "summary.json"
+    summary = read_json(file) if file.is_file() else {}
+    return summary if summary.get("num_images") in num_images else None
+
+
+def _from_events(
+    folder: Path, event: str | None, step: int | None, num_images: Sequence[int]
+) -> Mapping[str, Any] | None:
+    events = read_events(folder / "metrics.jsonl")
+    if not any(item["event"] == "start" and item.get("num_images") in num_images for item in events):
+        return None
+    return next((item for item in events if item["event"] == event and item["step"] == step), None)
