@@ -87,6 +87,12 @@ def test_the_micro_batch_that_is_advised_fits(monkeypatch):
     assert finding.id == "batch-too-large" and advised >= 128 and inspect_recipe("mine", fitting)[1] == []
 
 
+def test_where_not_even_one_image_fits_no_micro_batch_is_advised(monkeypatch):
+    monkeypatch.setattr(recipe, "available_bytes", lambda device: 2**28)
+    (finding,) = inspect_recipe("mine", from_toml_text("", []))[1]
+    assert finding.id == "batch-too-large" and "not even one image" in finding.remedy
+
+
 def test_the_estimate_of_memory_counts_outputs_and_weights():
     model = create_model("cifar_quick", 10)
     memory = step_memory(from_toml_text("", [*CIFAR, "train.batch_size=64"]), model, torch.float32)
@@ -124,7 +130,7 @@ def test_a_fitting_recipe_is_sound(facts):
 def test_prepared_squares_of_another_size_are_named(facts, ids):
     prepared = replace(facts, image_size=64)
     wanted = from_toml_text("", ["train.min_steps=300", "train.batch_size=16"])
-    assert ids(inspect_fit("mine", wanted, prepared)) == {"prepared-size": "problem"}
+    assert ids(inspect_fit("mine", wanted, prepared)) == {"prepared-size": "warning"}
 
 
 @pytest.mark.parametrize(
