@@ -194,9 +194,10 @@ def _refuse_unusable(listing: Listing, *, min_classes: int) -> None:
 
 def _compare_classes(train: Listing, val: Listing) -> None:
     """Raise UserError when val has a class that train lacks; note the opposite."""
-    unknown = sorted(set(val.classes) - set(train.classes))
-    missing = [name for name in train.classes if name not in set(val.classes)]
-    if unknown and not set(val.classes) & set(train.classes):
+    in_val = set(val.classes)
+    unknown = sorted(in_val - set(train.classes))
+    missing = [name for name in train.classes if name not in in_val]
+    if unknown and not in_val & set(train.classes):
         raise UserError(
             f"{train.root} and {val.root} have no class in common ({_some(train.classes)}; {_some(val.classes)}). "
             "Name the class folders of both alike."

@@ -190,7 +190,13 @@ def prepared_split(
         read,
         classes=tuple(record["classes"]),
         is_checked=True,
-        storage=Storage(has_pixels=is_raw, is_remote=is_remote, shards=shards.index.shard, expect=expect),
+        storage=Storage(
+            has_pixels=is_raw,
+            is_remote=is_remote,
+            shards=shards.index.shard,
+            checksums=shards.index.checksum,
+            expect=expect,
+        ),
     )
 
 

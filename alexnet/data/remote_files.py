@@ -6,6 +6,7 @@ event loop. Everything else (s3://, gs://, ...) is fsspec's, which comes with to
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -85,7 +86,15 @@ class HttpFiles:
     """Files of a web server."""
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+        """Raises UserError for what is no address."""
+        try:
+            parts = urllib.parse.urlsplit(address.rstrip("/"))
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("it names no host")
+        except ValueError as error:
+            raise UserError(f"{address} is no address: {error}.") from None
+        # A person may write it with spaces and umlauts.
+        self.address = parts._replace(path=urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~")).geturl()
         self.has_ranges = True
         self._local = threading.local()
 
@@ -96,7 +105,7 @@ class HttpFiles:
     def chunks(self, name: str) -> Iterator[bytes]:
         """A whole file, in pieces."""
         url = self._url(name)
-        try:
+        with _telling(url):
             response, connection = self._request(url, {})
             expected = response.length
             done = 0
@@ -107,22 +116,18 @@ class HttpFiles:
             finally:
                 if done != expected:  # what is still to come of it would be taken for the next answer
                     connection.close()
-        except (http.client.HTTPException, OSError) as error:
-            raise _TemporaryError(f"{url}: {_reason(error)}") from None
         if expected is not None and done != expected:
             raise _TemporaryError(f"{url}: the connection broke after {done} of {expected} bytes")
 
     def _read_range(self, name: str, start: int, size: int) -> bytes:
         url = self._url(name)
-        try:
+        with _telling(url):
             response, connection = self._request(url, {"Range": f"bytes={start}-{start + size - 1}"})
             if response.status != http.client.PARTIAL_CONTENT:
                 connection.close()
                 self.has_ranges = False
                 raise RemoteError(f"{url}: the server sends whole files only")
             data = response.read()
-        except (http.client.HTTPException, OSError) as error:
-            raise _TemporaryError(f"{url}: {_reason(error)}") from None
         if len(data) != size:
             raise _TemporaryError(f"{url}: {len(data)} bytes came where {size} were asked for")
         return data
@@ -136,10 +141,11 @@ class HttpFiles:
         """The response with its body still to be read, after redirections."""
         for _ in range(_MOST_REDIRECTS + 1):
             parts = urllib.parse.urlsplit(url)
-            connection, path = self._connection(parts)
+            host = parts.netloc.rpartition("@")[2]
+            connection, path = self._connection(parts, host)
             is_used = connection.sock is not None
             try:
-                response = _get(connection, path, parts.netloc, headers)
+                response = _get(connection, path, host, headers)
             except socket.gaierror as error:
                 if error.errno == socket.EAI_AGAIN:
                     raise
@@ -148,7 +154,7 @@ class HttpFiles:
                 if not is_used:
                     raise
                 # Servers close connections that were idle for long.
-                response = _get(connection, path, parts.netloc, headers)
+                response = _get(connection, path, host, headers)
             if response.status in (http.client.OK, http.client.PARTIAL_CONTENT):
                 return response, connection
             response.read()
@@ -160,9 +166,8 @@ class HttpFiles:
             raise _TemporaryError(message) if response.status in _TEMPORARY else RemoteError(message)
         raise RemoteError(f"{url}: too many redirections")
 
-    def _connection(self, parts: urllib.parse.SplitResult) -> tuple[http.client.HTTPConnection, str]:
+    def _connection(self, parts: urllib.parse.SplitResult, host: str) -> tuple[http.client.HTTPConnection, str]:
         """This thread's connection to a host, and the path to ask for."""
-        host = parts.netloc.rpartition("@")[2]
         path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(parts.scheme)
         open_ones = self._local.__dict__.setdefault("connections", _Connections())
@@ -176,6 +181,17 @@ class HttpFiles:
                 connection.set_tunnel(host)
             open_ones[parts.scheme, host] = connection
         return connection, f"{parts.scheme}://{host}{path}" if proxy and not is_tls else path
+
+
+@contextlib.contextmanager
+def _telling(url: str) -> Iterator[None]:
+    """What goes wrong with a connection in this module's terms."""
+    try:
+        yield
+    except (http.client.HTTPException, OSError) as error:
+        raise _TemporaryError(f"{url}: {_reason(error)}") from None
+    except ValueError as error:  # a name that cannot be a host's, a redirection to what is no address
+        raise RemoteError(f"{url}: {_reason(error)}") from None
 
 
 def _get(

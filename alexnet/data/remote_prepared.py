@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import shutil
 import threading
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +35,8 @@ from alexnet.runtime.files import write_atomically
 
 _DOWNLOADS = 2
 """Shards that come at the same time: enough to use a connection while the other one begins."""
+_PAUSE_SECONDS = 300.0
+"""Until a shard that could not be had is tried again."""
 
 
 def open_remote(address: str, cache_gb: float | None, shuffle_window: int | None = None) -> Source:
@@ -61,6 +66,7 @@ def open_remote(address: str, cache_gb: float | None, shuffle_window: int | None
         ) from None
     limit = _free_bytes(folder) // 2 if cache_gb is None else int(cache_gb * 2**30)
     cache = ShardCache(folder, limit)
+    rooms = _rooms(parts, limit, shuffle_window)
     splits: dict[str, Split | None] = {}
     for name, part in parts.items():
         splits[name] = None
@@ -68,10 +74,21 @@ def open_remote(address: str, cache_gb: float | None, shuffle_window: int | None
             index = open_index(folder, record, name)
             names = [PurePosixPath(shard["file"]).name for shard in part["shards"]]
             check_index(index, [shard["bytes"] for shard in part["shards"]], f"{address}/{name}", names)
-            shards = RemoteShards(files, part["shards"], index, cache, address)
+            shards = RemoteShards(files, part["shards"], index, cache, address, room=rooms[name])
             splits[name] = prepared_split(name, shards, record, is_remote=True, expect=shards.expect)
     note = _note_on_room(parts["train"], limit, shuffle_window)
     return replace(prepared_source(folder, record, splits), notes=(note,) if note else ())
+
+
+def _rooms(parts: dict[str, dict[str, Any] | None], limit: int, window: int | None) -> dict[str, int]:
+    """Bytes that the shards of each split may take in the cache: validation has what training leaves."""
+    sizes = [shard["bytes"] for shard in part["shards"]] if (part := parts["train"]) is not None else []
+    taken = sum(sizes)
+    if window is not None:
+        taken = min(taken, 2 * window * max(sizes, default=0))
+    elif taken > limit:
+        taken = 0  # what does not fit is not downloaded
+    return {"train": limit, "val": limit - taken}
 
 
 def _note_on_room(part: dict[str, Any] | None, limit: int, window: int | None) -> str | None:
@@ -100,7 +117,10 @@ def cache_folder() -> Path:
 
 def _free_bytes(folder: Path) -> int:
     """What is free on the disk, and what the cache holds of it already."""
-    used = sum(path.stat().st_size for path in folder.rglob("*.tar"))
+    used = 0
+    for path in folder.rglob("*.tar"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just made room
+            used += path.stat().st_size
     return shutil.disk_usage(folder).free + used
 
 
@@ -143,22 +163,31 @@ class RemoteShards:
     """The shards of one split; those in the cache are mapped, of others single images are fetched.
 
     Shards are downloaded in the background: those that `expect` names, or, before it is called, all that are read from,
-    provided that all of the split fit into the cache.
+    provided that there is room for all of the split.
     """
 
     def __init__(
-        self, files: RemoteFiles, records: Sequence[dict[str, Any]], index: ShardIndex, cache: ShardCache, address: str
+        self,
+        files: RemoteFiles,
+        records: Sequence[dict[str, Any]],
+        index: ShardIndex,
+        cache: ShardCache,
+        address: str,
+        *,
+        room: int,
     ) -> None:
+        """room: bytes that all these shards may take in the cache."""
         self.index = index
         self.files = [f"{address}/{record['file']}" for record in records]
         self._remote, self._records, self._cache = files, records, cache
-        self._fits = sum(record["bytes"] for record in records) <= cache.limit_bytes
+        self._fits = sum(record["bytes"] for record in records) <= room
         self._maps: list[mmap.mmap | None] = [None] * len(records)
         self._lock = threading.Condition()
         self._wanted: list[int] = []
         self._expected: list[int] | None = None
         self._coming: set[int] = set()
-        self._failed: dict[int, str] = {}
+        self._failed: dict[int, float] = {}
+        """When a shard could not be had."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -190,6 +219,8 @@ class RemoteShards:
             self._failed.clear()  # there may be room now
             for shard in set(range(len(self._maps))) - set(shards):
                 self._maps[shard] = None  # a file that is mapped takes its space even when it is deleted
+                self._cache.kept.discard(self._records[shard]["file"])
+            self._cache.kept.update(self._records[shard]["file"] for shard in shards)
             self._wanted = [shard for shard in shards if self._maps[shard] is None and shard not in self._coming]
             self._start_downloads()
 
@@ -212,13 +243,15 @@ class RemoteShards:
         except RunError:  # another process has just made room
             return None
         with self._lock:
-            if self._expected is None or shard in self._expected:
+            if self._fits if self._expected is None else shard in self._expected:
                 self._maps[shard] = mapped
+                self._cache.kept.add(record["file"])
         return mapped
 
     def _want(self, shard: int) -> None:
         with self._lock:
-            known = shard in self._wanted or shard in self._coming or shard in self._failed
+            failed = time.monotonic() - self._failed.get(shard, -math.inf) < _PAUSE_SECONDS
+            known = shard in self._wanted or shard in self._coming or failed
             if self._expected is None and self._fits and not known:
                 self._wanted.append(shard)
                 self._start_downloads()
@@ -250,15 +283,14 @@ class RemoteShards:
         """Download a shard and then those that are wanted next."""
         while shard is not None:
             try:
-                path = self._download(shard)
-                failure = None if path is not None else "no room"
-            except (RunError, OSError) as error:
-                failure = str(error)
+                is_here = self._download(shard) is not None
+            except (RunError, OSError):
+                is_here = False
             with self._lock:
                 self._coming.discard(shard)
-                if failure is not None:
-                    # Its images are fetched one by one from now on; if the set was changed, they will say so.
-                    self._failed[shard] = failure
+                if not is_here:
+                    # Its images are fetched one by one for a while; if the set was changed, they will say so.
+                    self._failed[shard] = time.monotonic()
                 shard = self._wanted.pop(0) if self._wanted else None
                 if shard is not None:
                     self._coming.add(shard)
@@ -266,7 +298,6 @@ class RemoteShards:
 
     def _download(self, shard: int, *, wait: bool = False) -> Path | None:
         record = self._records[shard]
-        needed = [self._records[other]["file"] for other in self._expected or ()]
         try:
             return retry(
                 lambda: self._cache.fetch(
@@ -274,7 +305,6 @@ class RemoteShards:
                     record["bytes"],
                     record["sha256"],
                     lambda: self._remote.chunks(record["file"]),
-                    needed=needed,
                     wait=wait,
                 )
             )

@@ -10,13 +10,16 @@ import contextlib
 import hashlib
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _TOUCH_SECONDS = 60.0
 _PART = ".part"
 _LOCK = ".lock"
+_LOCKS_OF_THREADS: dict[Path, threading.Lock] = {}
+"""Where files cannot be locked."""
 
 
 class DamagedDownload(Exception):
@@ -29,6 +32,8 @@ class ShardCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
+        self.kept: set[str] = set()
+        """Names that never make room: what is mapped would take its space all the same, what comes next is awaited."""
         self._touched: dict[str, float] = {}
 
     def get(self, name: str, size: int) -> Path | None:
@@ -52,14 +57,12 @@ class ShardCache:
         sha256: str,
         chunks: Callable[[], Iterable[bytes]],
         *,
-        needed: Collection[str] = (),
         wait: bool = False,
     ) -> Path | None:
         """Bring a file here, unless it is there.
 
-        chunks: reads it. needed: names that must not make room for it. wait: for whoever is just fetching it. Returns
-        None when there is no room, or, without wait, when somebody else is fetching it. Raises DamagedDownload, and
-        whatever `chunks` raises; nothing is left then.
+        chunks: reads it. wait: for whoever is just fetching it. Returns None when there is no room, or, without wait,
+        when somebody else is fetching it. Raises DamagedDownload, and whatever `chunks` raises; nothing is left then.
         """
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,13 +72,15 @@ class ShardCache:
             if (there := self.get(name, size)) is not None:
                 return there
             part = path.with_name(path.name + _PART)
-            if not self._reserve(part, size, needed):
+            if not self._reserve(part, size):
                 return None
             try:
                 _write(part, chunks(), size, sha256)
                 with self._room_lock():  # whoever counts sees it under one of its names
                     part.replace(path)
             except OSError:
+                if (there := self.get(name, size)) is not None:
+                    return there  # on Windows: another process was first, and has it mapped
                 if shutil.disk_usage(path.parent).free < size:
                     return None
                 raise
@@ -83,11 +88,11 @@ class ShardCache:
                 part.unlink(missing_ok=True)
         return path
 
-    def _reserve(self, part: Path, size: int, needed: Collection[str]) -> bool:
+    def _reserve(self, part: Path, size: int) -> bool:
         """Make room, and take it before anybody else does."""
         with self._room_lock():
             part.unlink(missing_ok=True)
-            if not self._make_room(size, needed):
+            if not self._make_room(size):
                 return False
             with part.open("wb") as file:
                 file.truncate(size)  # takes no space yet, but counts
@@ -96,18 +101,17 @@ class ShardCache:
     def _room_lock(self) -> contextlib.AbstractContextManager[bool]:
         return _lock(self.folder / _LOCK, wait=True)
 
-    def _make_room(self, size: int, needed: Collection[str]) -> bool:
+    def _make_room(self, size: int) -> bool:
         """Delete what was not used for longest until `size` bytes more fit; False where they cannot."""
         if size > self.limit_bytes:
             return False
-        kept = {self.folder / name for name in needed}
         files = sorted(self._files(), key=lambda entry: entry[0])
         total = sum(entry[1] for entry in files)
         for _, length, path in files:
             if total + size <= self.limit_bytes:
                 break
-            if path not in kept and not path.name.endswith(_PART):
-                # Whoever has it mapped keeps it until they are done.
+            if path.relative_to(self.folder).as_posix() not in self.kept and not path.name.endswith(_PART):
+                # Another process that has it mapped keeps it until it is done; Windows does not let it go before.
                 with contextlib.suppress(OSError):
                     path.unlink()
                     total -= length
@@ -119,13 +123,20 @@ class ShardCache:
             if path.name.endswith(_LOCK):
                 continue
             with contextlib.suppress(OSError):
-                if path.name.endswith(_PART):
-                    with _lock(path.with_name(path.name.removesuffix(_PART) + _LOCK)) as is_abandoned:
-                        if is_abandoned:
-                            path.unlink()
-                            continue
+                if path.name.endswith(_PART) and _remove_abandoned(path):
+                    continue
                 state = path.stat()
                 yield state.st_mtime, state.st_size, path
+
+
+def _remove_abandoned(part: Path) -> bool:
+    """Delete a part unless somebody is writing it; whether it is gone."""
+    with _lock(part.with_name(part.name.removesuffix(_PART) + _LOCK)) as is_abandoned:
+        if is_abandoned:
+            with contextlib.suppress(PermissionError):  # Windows: another process has it open
+                part.unlink(missing_ok=True)
+                return True
+    return False
 
 
 def _write(path: Path, chunks: Iterable[bytes], size: int, sha256: str) -> None:
@@ -150,8 +161,14 @@ def _lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether nobody else had the lock, or has it any more; it is held until the end, or that of the process."""
     try:
         import fcntl
-    except ImportError:  # Windows: two processes may fetch the same file, and the later one's replaces the other's
-        yield True
+    except ImportError:  # Windows: threads keep each other out; two processes may fetch the same file
+        lock = _LOCKS_OF_THREADS.setdefault(path, threading.Lock())
+        is_ours = lock.acquire(blocking=wait)
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                lock.release()
         return
     with path.open("ab") as file:
         try:

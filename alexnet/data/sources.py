@@ -17,7 +17,7 @@ from alexnet.data.remote_prepared import open_remote
 from alexnet.data.splits import Source, Split, draw, fingerprint
 from alexnet.errors import UserError
 
-__all__ = ["BUILT_IN", "KINDS", "Source", "Split", "open_source", "recognize"]
+__all__ = ["BUILT_IN", "KINDS", "Source", "Split", "is_address", "open_source", "recognize"]
 
 BUILT_IN = ("digits", "shapes")
 KINDS = ("folder", "cifar10", "tiny_imagenet", "imagenette", "prepared")
@@ -39,7 +39,16 @@ def open_source(spec: str, config: DataConfig) -> Source:
     if limit is None or source.train is None or limit >= len(source.train):
         return source
     train = draw(source.train, limit, config.split_seed)
-    return replace(source, train=train, fingerprint=fingerprint(source.classes, train, source.val))
+    if train.storage.shards is None:
+        mark = fingerprint(source.classes, train, source.val)
+    else:  # the set's own, and what was drawn
+        mark = fingerprint([source.fingerprint, str(limit), str(config.split_seed)])
+    return replace(source, train=train, fingerprint=mark)
+
+
+def is_address(spec: str) -> bool:
+    """Whether DATA is an address, such as https://host/folder."""
+    return re.match(r"(prepared:)?[a-z][a-z0-9+]+://", spec) is not None
 
 
 def recognize(path: Path) -> str:
@@ -70,7 +79,7 @@ def _open(spec: str, config: DataConfig) -> Source:
         return open_digits()
     if spec == "shapes" or spec.startswith("shapes:"):
         return shapes.open_shapes(_shapes_size(spec))
-    if re.match(r"(prepared:)?[a-z][a-z0-9+]+://", spec):
+    if is_address(spec):
         return open_remote(spec.removeprefix("prepared:"), config.cache_gb, config.shuffle_window)
     if spec.startswith("hf:"):
         raise UserError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from alexnet.runtime.randomness import random_stream
 
 if TYPE_CHECKING:
     from alexnet.data.statistics import Statistics
@@ -18,18 +20,22 @@ class Storage:
     """How the images of a split are kept, as far as the order and the speed of reading depend on it.
 
     has_pixels: they need no decoding. is_remote: they come over the network. shards: (N,) int32, never falling, which
-    shard each image lies in, where there are shards. expect: called with the shards that are needed next, the most
-    urgent first.
+    shard each image lies in, where there are shards; checksums: (N,) uint32, then, of the images as they are stored.
+    expect: called with the shards that are needed next, the most urgent first.
     """
 
     has_pixels: bool = False
     is_remote: bool = False
     shards: np.ndarray | None = None
+    checksums: np.ndarray | None = None
     expect: Callable[[Sequence[int]], None] | None = None
 
     def take(self, indices: np.ndarray) -> Storage:
         """That of the images at `indices`, which rise."""
-        return self if self.shards is None else replace(self, shards=self.shards[indices])
+        if self.shards is None:
+            return self
+        checksums = None if self.checksums is None else self.checksums[indices]
+        return replace(self, shards=self.shards[indices], checksums=checksums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +141,35 @@ def take(split: Split, indices: np.ndarray) -> Split:
     return replace(
         split,
         labels=split.labels[indices],
-        keys=[split.keys[i] for i in positions],
+        keys=_Taken(split.keys, positions) if split.storage.shards is not None else [split.keys[i] for i in positions],
         read=lambda i: split.read(positions[i]),
         storage=split.storage.take(indices),
     )
 
 
+class _Taken(Sequence[str]):
+    """Some of the keys of a split in shards, each read when it is asked for."""
+
+    def __init__(self, keys: Sequence[str], positions: list[int]) -> None:
+        self._keys, self._positions = keys, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self._positions[index]
+        return [self._keys[i] for i in chosen] if isinstance(chosen, list) else self._keys[chosen]
+
+
 def draw(split: Split, num_images: int, seed: int) -> Split:
-    """`num_images` images of the split, chosen by `seed` and by their keys alone, in the split's own order."""
+    """`num_images` images of the split, chosen by `seed`, in the split's own order.
+
+    The choice follows from the keys alone; of images in shards, whose keys would have to be read one by one, from their
+    positions, which are the same for every copy of such a set.
+    """
+    if split.storage.shards is not None:
+        positions = random_stream(seed, "draw").permutation(len(split))[:num_images]
+        return take(split, np.sort(positions))
     ranks = [hashlib.sha256(f"{seed}:{key}".encode("utf-8", "backslashreplace")).digest() for key in split.keys]
     chosen = sorted(range(len(split)), key=ranks.__getitem__)[:num_images]
     return take(split, np.array(sorted(chosen), dtype=np.int64))

@@ -19,6 +19,7 @@ from alexnet.errors import RunError, UserError
 _BLOCK_SIZE = 16
 _NAMES_SHOWN = 5
 _ANYWHERE = Storage()
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -230,16 +231,20 @@ def _class_notes(split: Split, labels: np.ndarray) -> list[str]:
 
 def free_memory_bytes() -> int:
     """Memory that a process can still take without swapping, with a container's limit taken into account; in bytes."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    try:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        free = 2**31  # not Unix: rather too little than too much
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass  # not Linux: half of the physical memory is the estimate
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
-        free = min(free, max(0, limit - used))
-    except (OSError, ValueError):
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        fields = dict(line.split(" ", 1) for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        # Cached files count as used there, and are given up as soon as memory is short.
+        free = min(free, max(0, limit - used + int(fields["inactive_file"])))
+    except (OSError, KeyError, ValueError):
         pass  # no container, or one without a limit ("max")
     return free

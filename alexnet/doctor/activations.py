@@ -18,6 +18,7 @@ from alexnet.doctor.data import DataFacts
 from alexnet.doctor.findings import Finding, capped, finding
 from alexnet.doctor.images import sample
 from alexnet.models import AlexNet
+from alexnet.runtime.device import default_num_workers
 from alexnet.training.signals import Signals, find_cause, measure_signals
 
 NUM_IMAGES = 16
@@ -131,8 +132,9 @@ def _speed_findings(name: str, recipe: Recipe, facts: DataFacts, per_thread: flo
     in_memory = size <= (free_memory_bytes() // 2 if limit is None else limit * 2**30)
     if in_memory or (recipe.runtime.device == "auto" and torch.cuda.is_available()) or "cuda" in recipe.runtime.device:
         return []
-    workers = recipe.runtime.num_workers or min(8, os.cpu_count() or 1)
-    loading = per_thread * workers
+    workers = recipe.runtime.num_workers
+    workers = default_num_workers(images_in_memory=False) if workers is None else max(1, workers)
+    loading = per_thread * min(workers, os.cpu_count() or 1)
     evidence = [
         f"decoding: {per_thread:,.0f} images/s a thread, {workers} threads (short measurement)",
         f"network: about {network:,.0f} images/s (one batch of {NUM_IMAGES}, layer by layer; a real step is faster)",

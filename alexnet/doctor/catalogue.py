@@ -110,8 +110,8 @@ RECIPE = {
         "A smaller network is faster and as good: model.name=cifar_quick data.image_size=32.",
     ),
     "prepared-size": Entry(
-        _P,
-        "The prepared squares have another side than data.image_size.",
+        _W,
+        "The prepared squares have another side than data.image_size: each image is resized once more, every time.",
         "Set data.image_size to the prepared side, or prepare again with --size.",
     ),
 }
@@ -168,7 +168,8 @@ CHECKPOINT = {
         _N, "The data has only some of the checkpoint's classes.", "Nothing; the error is of those alone."
     ),
     "image-size-mismatch": Entry(
-        _P, "The prepared squares have another side than the checkpoint was trained with.",
+        _W, "The prepared squares have another side than the checkpoint was trained with: they are resized once more, "
+        "and are not quite the images that it knows.",
         "Prepare the data with --size as the checkpoint's preprocessing.image_size says.",
     ),
     "other-images": Entry(

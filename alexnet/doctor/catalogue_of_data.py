@@ -77,7 +77,9 @@ DATA = {
         _N, "A small validation split: its error is uncertain.", "Read the 95 % interval that comes with each error."
     ),
     "prepared-unfinished": Entry(
-        _P, "Shards without dataset.json: the preparation did not finish.", "Run alexnet prepare again; it goes on."
+        _P,
+        "Shards without a dataset.json that can be read: the preparation did not finish, or the file was not copied.",
+        "Give the same alexnet prepare command again; it goes on. Or copy the whole folder again.",
     ),
     "prepared-damaged": Entry(
         _P,

@@ -151,7 +151,8 @@ def _classes(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Findin
     known, given = list(checkpoint.classes), list(facts.classes)
     if not given:
         return []
-    unknown = [item for item in given if item not in set(known)]
+    position = {item: i for i, item in enumerate(known)}
+    unknown = [item for item in given if item not in position]
     if unknown:
         evidence = [f"unknown to the checkpoint: {some(unknown)}", f"it knows: {some(known)}"]
         numeric = all(item.isdecimal() for item in unknown)
@@ -169,7 +170,7 @@ def _classes(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Findin
         what = f"{facts.spec} has {len(given)} of the checkpoint's {len(known)} classes."
         return [finding("part-of-the-classes", name, what)]
     if given != known:
-        places = [f"{item}: {known.index(item)} in the checkpoint, {i} in the data"
+        places = [f"{item}: {position[item]} in the checkpoint, {i} in the data"
                   for i, item in enumerate(given) if known[i] != item]  # fmt: skip
         what = f"{len(places)} of {len(given)} classes have another position in {facts.spec} than in the checkpoint."
         return [finding("class-order", name, what, capped(places))]
@@ -198,7 +199,8 @@ def _try(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Finding]:
     with torch.inference_mode():
         images = preprocessing.normalize(center_crops(squares.pixels, preprocessing.crop_size))
         guesses = model(images).argmax(dim=1).numpy()
-    positions = np.array([checkpoint.classes.index(item) for item in facts.classes])
+    position = {item: i for i, item in enumerate(checkpoint.classes)}
+    positions = np.array([position[item] for item in facts.classes])
     measured = float((guesses != positions[squares.labels]).mean())
     deviation = float(np.sqrt(max(error * (1 - error), 0.01) / len(guesses)))
     if measured > error + max(_WORSE_ERROR, _WORSE_DEVIATIONS * deviation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from alexnet.config import DataConfig
-from alexnet.data.prepared import verify_prepared
-from alexnet.data.sources import BUILT_IN, open_source, recognize
+from alexnet.data.prepared import DESCRIPTION, FORMAT, verify_prepared
+from alexnet.data.sources import BUILT_IN, is_address, open_source, recognize
 from alexnet.data.splits import Source
 from alexnet.doctor.duplicates import inspect_duplicates
 from alexnet.doctor.findings import Finding, capped, finding, some
@@ -20,7 +21,6 @@ from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.files import read_json
 
-PREPARED_FORMAT = "alexnet-prepared"
 _IMBALANCE = 10
 _NEARLY_EMPTY_SHARE = 0.1
 _FEW_IMAGES = 20
@@ -58,16 +58,20 @@ def inspect_data(spec: str, config: DataConfig, *, full: bool) -> tuple[DataFact
         if prepared is not None or _has_shards(path):
             findings += _inspect_prepared(path, prepared, full=full)
         elif _is_folder_of_classes(spec, path):
-            findings += inspect_tree(path)
+            with suppress(UserError):  # a folder that cannot be listed: opening it says so
+                findings += inspect_tree(path)
     try:
         source = open_source(spec, config)
     except UserError as error:
-        if not any(item.severity == "problem" for item in findings) and prepared is None:
+        if not any(item.severity == "problem" for item in findings):
             findings.append(finding("data-refused", spec, str(error)))
         facts = _facts_of_prepared(spec, prepared)
         return facts, [*findings, *_inspect_classes(facts)]
     facts = _facts_of_source(spec, source, None if prepared is None else prepared.get("image_size"))
     findings += _inspect_classes(facts)
+    for split in (source.train, source.val):
+        if split is not None and split.storage.expect is not None:
+            split.storage.expect(())  # of shards on the network a few images are read, and none is downloaded
     if spec.partition(":")[0] not in BUILT_IN:
         findings += inspect_images(spec, path, source, config.max_unreadable, full=full)
         findings += inspect_duplicates(spec, path, source, full=full)
@@ -75,7 +79,7 @@ def inspect_data(spec: str, config: DataConfig, *, full: bool) -> tuple[DataFact
 
 
 def _path_of(spec: str) -> Path | None:
-    if spec.partition(":")[0] in BUILT_IN and not Path(spec).exists():
+    if is_address(spec) or (spec.partition(":")[0] in BUILT_IN and not Path(spec).exists()):
         return None
     if Path(spec).expanduser().exists():
         return Path(spec).expanduser()
@@ -96,14 +100,11 @@ def _is_folder_of_classes(spec: str, path: Path) -> bool:
 
 
 def _prepared_description(path: Path) -> dict[str, Any] | None:
-    file = path / "dataset.json"
-    if not file.is_file():
-        return None
     try:
-        description = read_json(file)
+        description = read_json(path / DESCRIPTION)
     except UserError:
         return None
-    return description if description.get("format") == PREPARED_FORMAT else None
+    return description if description.get("format") == FORMAT else None
 
 
 def _has_shards(path: Path) -> bool:
@@ -113,7 +114,7 @@ def _has_shards(path: Path) -> bool:
 def _inspect_prepared(path: Path, description: dict[str, Any] | None, *, full: bool) -> list[Finding]:
     if description is None:
         shards = len(list(path.glob("*/[0-9]*.tar")))
-        what = f"{path} has {shards} shards and no dataset.json that can be read: its preparation did not finish."
+        what = f"{path} has {shards} shards and no dataset.json that can be read."
         return [finding("prepared-unfinished", str(path), what)]
     wrong = []
     for split in description.get("splits", {}).values():
@@ -128,9 +129,9 @@ def _inspect_prepared(path: Path, description: dict[str, Any] | None, *, full: b
         if index and not (path / index).is_file():
             wrong.append(f"{index} is missing")
     if full and not wrong:
-        with Progress() as display:
+        with suppress(UserError), Progress() as display:  # a description that cannot be used: opening it says so
             changed = verify_prepared(path, display.counter(f"Reading {path.name}", unit="MB", transient=True))
-        wrong = [f"{name} is not as it was written: its SHA-256 is another" for name in changed]
+            wrong = [f"{name} is not as it was written: its SHA-256 is another" for name in changed]
     if not wrong:
         return []
     what = f"{len(wrong)} files of the prepared data set {path} are not as its dataset.json says."

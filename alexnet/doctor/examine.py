@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet.config import DataConfig, Recipe
 from alexnet.config_io import load_recipe, recipe_names
-from alexnet.data.sources import BUILT_IN, KINDS
+from alexnet.data.sources import BUILT_IN, KINDS, is_address
 from alexnet.doctor.activations import inspect_start
 from alexnet.doctor.checkpoint import data_config, inspect_checkpoint, inspect_checkpoint_fit
 from alexnet.doctor.data import DataFacts, inspect_data
@@ -19,7 +19,7 @@ from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
 from alexnet.training.checkpoint import Checkpoint
 
-_CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
+_CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
 
 
 @dataclass
@@ -40,27 +40,26 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
     checkpoint or a run it is the data.
     """
     things = Things(data=list(data))
+    for name in data:
+        if not _is_data(name):
+            raise _nothing(name)
     both = []
     for argument in arguments:
         path = Path(argument).expanduser()
         if argument in BUILT_IN and argument in recipe_names() and not path.exists():
             both.append(argument)
-        elif "=" in argument and not path.exists():
+        elif "=" in argument and not _is_data(argument):
             things.overrides.append(argument)
         elif is_run(path):
             things.runs.append(path)
-        elif (argument in recipe_names() and not path.is_dir()) or path.suffix == ".toml":
+        elif (argument in recipe_names() and not path.is_dir()) or (path.suffix == ".toml" and path.is_file()):
             _add_recipe(things, argument)
-        elif path.is_file() and (path.suffix.lower() in _CHECKPOINT_SUFFIXES or not path.suffix):
+        elif path.is_file() and _is_named_like_checkpoint(path):
             things.checkpoints.append(path)
-        elif path.exists() or argument.partition(":")[0] in (*BUILT_IN, *KINDS):
+        elif _is_data(argument):
             things.data.append(argument)
         else:
-            raise UserError(
-                f"{argument} is no path and no name that is known here. Give a data set (a path, "
-                f"{' or '.join(BUILT_IN)}), a recipe ({', '.join(recipe_names())}, or a .toml file), a checkpoint or "
-                "a run's folder."
-            )
+            raise _nothing(argument)
     for name in both:
         if things.recipe is None and not (things.checkpoints or things.runs):
             things.recipe = name
@@ -70,6 +69,28 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
     if things.overrides and things.recipe is None:
         raise UserError(f"{things.overrides[0]} changes a recipe, and none is named.")
     return things
+
+
+def _is_data(spec: str) -> bool:
+    """Whether a name is that of something that may be a data set."""
+    kind, _, rest = spec.partition(":")
+    is_there = Path(spec).expanduser().exists() or (kind in KINDS and bool(rest) and Path(rest).expanduser().exists())
+    return is_there or kind in BUILT_IN or is_address(spec)
+
+
+def _is_named_like_checkpoint(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".tar"]:  # model_best.pth.tar is one, images.tar is not
+        suffixes = suffixes[:-1] or [".tar"]
+    return not suffixes or suffixes[-1] in _CHECKPOINT_SUFFIXES
+
+
+def _nothing(name: str) -> UserError:
+    return UserError(
+        f"{name} is no path and no name that is known here. Give a data set (a path, an address, "
+        f"{' or '.join(BUILT_IN)}), a recipe ({', '.join(recipe_names())}, or a .toml file), a checkpoint or a run's "
+        "folder."
+    )
 
 
 def _add_recipe(things: Things, name: str) -> None:

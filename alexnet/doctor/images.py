@@ -65,7 +65,8 @@ def _inspect_split(spec: str, path: Path | None, split: Split, max_unreadable: f
     positions = sample(len(split), None if full else SAMPLE_SIZE)
     unreadable: list[str] = []
     odd: dict[str, list[str]] = defaultdict(list)
-    for index in positions:
+    # Images in shards were looked at when they were prepared, and their keys would be read from there one by one.
+    for index in positions if split.storage.shards is None else ():
         for id, row in _oddities(file_of(path, split.keys[index]), split.keys[index]):
             odd[id].append(row)
 

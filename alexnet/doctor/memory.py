@@ -22,7 +22,7 @@ class StepMemory(NamedTuple):
     weights: int
     """Weights, velocities and gradients, averages and working copies included."""
     per_image: int
-    """Stored outputs of all layers for one image, and the largest gradients."""
+    """Stored outputs for one image, and the largest gradients."""
     images: int
     """Images that are in the network at once: the micro-batch, or the whole batch."""
 
@@ -38,9 +38,13 @@ class StepMemory(NamedTuple):
 
 
 def step_memory(recipe: Recipe, model: AlexNet, dtype: torch.dtype) -> StepMemory:
-    """An estimate from shapes alone: every layer's output is kept for the backward pass."""
+    """An estimate from shapes alone; docs/doctor.md compares it with what was measured.
+
+    The output of every stage is kept for the backward pass. What a block makes inside (ReLU, norm) is computed again.
+    """
     rows = layer_table(model.architecture, model.num_classes, model.image_size)
-    outputs = [math.prod(row.output_shape) for row in rows]
+    kept = {stage.names[-1] for stage in model.stages}
+    outputs = [math.prod(row.output_shape) for row in rows if row.name in kept]
     bytes_of_value = dtype.itemsize
     parameters = sum(row.parameters for row in rows)
     copies = 3 * 4 + (4 if recipe.train.ema_decay else 0) + (2 * 2 if dtype == torch.bfloat16 else 0)

@@ -201,7 +201,11 @@ def _machine(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
             f"{memory.weights / 2**20:,.0f} MB for weights, velocities and gradients",
             f"{memory.per_image / 2**20:.1f} MB for each image's activations",
         ]
-        remedy = f"Set train.micro_batch_size={fits}: the result is the same to rounding." if fits else None
+        remedy = (
+            f"Set train.micro_batch_size={fits}: the result is the same to rounding."
+            if fits
+            else "Free some memory, or choose a smaller network: not even one image at a time fits."
+        )
         findings.append(finding("batch-too-large", name, what, evidence, remedy=remedy))
     return findings
 

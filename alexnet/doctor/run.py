@@ -11,6 +11,7 @@ import numpy as np
 
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
+from alexnet.data.splits import Source
 from alexnet.doctor.activations import NUM_IMAGES, as_sentence, read_squares, signal_rows, signals_of
 from alexnet.doctor.findings import Finding, finding
 from alexnet.errors import UserError
@@ -19,7 +20,7 @@ from alexnet.runtime.files import read_json
 from alexnet.training.checkpoint import build_model, load_checkpoint
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.signals import Cause, find_cause, slow_start
-from alexnet.training.watch import NO_CAUSE, LossWatch, patience_steps
+from alexnet.training.watch import NO_CAUSE, LossWatch, guessing_loss, patience_steps
 
 _CHANCE_SHARE = 0.95
 _LEARNT_SHARE = 0.7
@@ -57,10 +58,11 @@ def inspect_run(path: Path) -> tuple[Recipe | None, list[Finding]]:
     findings += _ending(name, folder, events)
     if recipe is not None and events:
         data = _data_record(folder)
-        findings += _losses(name, folder, recipe, events, data)
+        source, changed = _data_now(name, recipe, data)
+        findings += _losses(name, folder, recipe, events, data, source)
         findings += _errors(name, events, data)
         findings += _speed(name, events)
-        findings += _data_now(name, recipe, data)
+        findings += changed
     return recipe, findings
 
 
@@ -82,7 +84,7 @@ def _ending(name: str, folder: RunFolder, events: list[dict[str, Any]]) -> list[
         findings.append(finding("run-active", name, f"A process is training here, at step {last.get('step', 0)}."))
     elif last.get("event") == "stop":
         findings.append(finding("run-interrupted", name, f"It was stopped at step {last['step']}."))
-    elif events and not folder.summary.is_file() and not any(e["event"] in ("diverged",) for e in events):
+    elif events and not folder.summary.is_file() and not any(event["event"] == "diverged" for event in events):
         planned = next((event["num_steps"] for event in events if "num_steps" in event), None)
         of = "" if planned is None else f" of {planned}"
         findings.append(finding("run-unfinished", name, f"The log ends at step {last['step']}{of}, without an end."))
@@ -115,7 +117,12 @@ def _is_locked(folder: RunFolder) -> bool:
 
 
 def _losses(
-    name: str, folder: RunFolder, recipe: Recipe, events: list[dict[str, Any]], data: dict[str, Any]
+    name: str,
+    folder: RunFolder,
+    recipe: Recipe,
+    events: list[dict[str, Any]],
+    data: dict[str, Any],
+    source: Source | None,
 ) -> list[Finding]:
     steps = [event for event in events if event["event"] == "step"]
     broken = [event for event in events if event["event"] == "diverged" or (event["event"] == "step" and
@@ -129,7 +136,10 @@ def _losses(
         return []
     epochs_per_step = recipe.train.batch_size / num_train
     planned = next((event["num_steps"] for event in events if "num_steps" in event), steps[-1]["step"])
-    watch = LossWatch(math.log(num_classes), patience_steps(planned, epochs_per_step),
+    # Without the images their classes are taken to be equally common.
+    labels = np.arange(num_classes) if source is None or source.train is None else source.train.labels
+    guessing = guessing_loss(labels, num_classes, recipe.train.label_smoothing)
+    watch = LossWatch(guessing, patience_steps(planned, epochs_per_step),
                       math.ceil(recipe.schedule.warmup_epochs / epochs_per_step))  # fmt: skip
     stuck, before = None, 0
     for event in steps:
@@ -141,20 +151,19 @@ def _losses(
         return []
     told = [event for event in events if event["event"] == "stuck" and "what" in event]
     rows = [f"while it ran, at step {told[-1]['step']}: {told[-1]['what']}"] if told else []
-    cause, signals = _cause(folder, recipe, data, steps[-1]["lr"])
+    cause, signals = _cause(folder, source, steps[-1]["lr"])
     what = f"{stuck.describe(num_classes)}, at step {steps[-1]['step']}. {as_sentence(cause.what)}"
     return [finding("stuck", name, what, [*rows, *signals], remedy=as_sentence(cause.remedy))]
 
 
-def _cause(folder: RunFolder, recipe: Recipe, data: dict[str, Any], lr: float) -> tuple[Cause, list[str]]:
+def _cause(folder: RunFolder, source: Source | None, lr: float) -> tuple[Cause, list[str]]:
     """Why the weights of the last checkpoint do not learn the run's data, and the scales layer by layer."""
     try:
         checkpoint = load_checkpoint(folder.last_checkpoint)
-        source = open_source(data["source"], recipe.data)
         model = build_model(checkpoint)
-    except (UserError, KeyError):
+    except UserError:
         return NO_LOOK, []
-    if source.train is None or len(source.classes) != model.num_classes:
+    if source is None or source.train is None or len(source.classes) != model.num_classes:
         return NO_LOOK, []
     squares = read_squares(source.train, checkpoint.preprocessing.image_size, NUM_IMAGES)
     if not len(squares.pixels) or checkpoint.preprocessing.crop_size != model.image_size:
@@ -216,20 +225,18 @@ def _speed(name: str, events: list[dict[str, Any]]) -> list[Finding]:
     return findings
 
 
-def _data_now(name: str, recipe: Recipe, data: dict[str, Any]) -> list[Finding]:
-    """Whether the data that the run was trained on is still there and the same."""
+def _data_now(name: str, recipe: Recipe, data: dict[str, Any]) -> tuple[Source | None, list[Finding]]:
+    """The run's data, where it can still be opened, and a finding where it is not what the run was trained on."""
     spec = data.get("source")
     if not spec:
-        return []
+        return None, []
     try:
         source = open_source(spec, recipe.data)
     except UserError as error:
-        return [
-            finding("data-changed", name, f"The run's data, {spec}, cannot be opened now: {error}", severity="note")
-        ]
+        what = f"The run's data, {spec}, cannot be opened now: {error}"
+        return None, [finding("data-changed", name, what, severity="note")]
     if source.fingerprint != data.get("fingerprint"):
         counts = f"{data.get('num_train')} training images then, {0 if source.train is None else len(source.train)} now"
-        return [
-            finding("data-changed", name, f"{spec} has other images or classes than when it was trained: {counts}.")
-        ]
-    return []
+        what = f"{spec} has other images or classes than when it was trained: {counts}."
+        return source, [finding("data-changed", name, what)]
+    return source, []

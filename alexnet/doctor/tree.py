@@ -142,15 +142,16 @@ def _compare(train: Listing, val: Listing) -> list[Finding]:
     """Classes that only one of the splits has."""
     about = str(train.root.parent)
     findings = []
-    only_val = [name for name in val.classes if name not in set(train.classes)]
-    missing = [name for name in train.classes if name not in set(val.classes)]
+    in_train, in_val = set(train.classes), set(val.classes)
+    only_val = [name for name in val.classes if name not in in_train]
+    missing = [name for name in train.classes if name not in in_val]
     by_lower = {name.lower(): name for name in train.classes}
-    if only_val and len(train.classes) > 0:
+    if only_val and in_train:
         evidence = [f"{name} (in train: {by_lower[name.lower()]})" if name.lower() in by_lower else name
                     for name in only_val]  # fmt: skip
         what = f"{len(only_val)} of {len(val.classes)} classes of {val.root} are not in {train.root}."
         findings.append(finding("classes-only-in-val", about, what, capped(evidence)))
-    if missing and val.classes:
+    if missing and in_val:
         what = f"{len(missing)} of {len(train.classes)} classes have no validation images in {val.root}."
         findings.append(finding("classes-missing-in-val", about, what, capped(missing)))
     return findings

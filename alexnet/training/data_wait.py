@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -41,7 +42,7 @@ class DataWait:
     def timed(self, items: Iterator[Item]) -> Generator[Item]:
         """The same items; the time that each but the first is waited for is counted. The first starts the reading."""
         try:
-            for number in range(2**62):
+            for number in itertools.count():
                 started = self._now()
                 try:
                     item = next(items)
@@ -81,7 +82,7 @@ def reading_advice(loader: TrainingLoader, share: float) -> str:
     in_memory, storage = loader.images.array is not None, loader.images.storage
     cores = os.cpu_count() or 1
     parts = []
-    if storage.is_remote:
+    if not in_memory and storage.is_remote:
         parts.append("copy the data set to this machine's disk, or give it a larger data.cache_gb")
     elif not in_memory and not storage.has_pixels:
         cheaper = "with `--format raw` nothing is left to decode"
@@ -90,7 +91,7 @@ def reading_advice(loader: TrainingLoader, share: float) -> str:
         else:
             cheaper = f"prepare the data set again, {cheaper}"
         parts.append(cheaper)
-    if not in_memory and loader.num_workers < cores:
+    if loader.num_workers < cores:
         # As many as would have kept up, if cores are what is short.
         wanted = min(cores, math.ceil(max(loader.num_workers, 1) / (1 - min(share, 0.9))))
         parts.append(f"raise runtime.num_workers from {loader.num_workers} to {wanted} of this machine's {cores} cores")

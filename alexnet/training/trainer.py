@@ -247,6 +247,7 @@ class Trainer:
         message = f"Step {self.state.step}: {what}. The likely cause: {cause.what}. What to do: {cause.remedy}."
         if self.recipe.train.on_stuck == "stop":
             self.save_last()
+            self.log.write("stop", step=self.state.step, epoch=self.epoch)
             raise RunError(
                 f"{message} Everything is saved; the same command with --on-stuck warn goes on all the same."
             )

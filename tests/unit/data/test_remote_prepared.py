@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 
 from alexnet.config import AugmentConfig, DataConfig
-from alexnet.data import remote_files
+from alexnet.data import remote_files, remote_prepared
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.remote_files import HttpFiles, RemoteError
@@ -61,6 +61,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.asked.append((self.path, self.headers.get("Range")))
+        server.hosts.add(self.headers["Host"])
         server.ports.add(self.client_address[1])
         if server.failures:
             self.send_error(server.failures.pop())
@@ -99,7 +100,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 def serving(folder):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
     server.daemon_threads = True
-    server.asked, server.ports, server.failures, server.cut, server.has_ranges = [], set(), [], [], True
+    server.asked, server.ports, server.hosts = [], set(), set()
+    server.failures, server.cut, server.has_ranges = [], [], True
     server.closing = False
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -309,6 +311,75 @@ def test_a_cache_that_is_too_small_is_told_with_the_window_that_fits(prepared):
         assert "data.shuffle_window=2" in open_remote(address, 4.5 * size, 3).notes[0]
         assert "raise data.cache_gb" in open_remote(address, 0.5 * size).notes[0]
         assert open_remote(address, 4.5 * size, 2).notes == () and open_remote(address, 1.0).notes == ()
+
+
+def test_validation_shards_have_what_training_leaves_and_neither_evicts_the_other(prepared, cache):
+    size = max(path.stat().st_size for path in (prepared / "train").glob("*.tar"))
+    limit = 6.5 * size  # two windows of two shards, and the two shards of validation images
+    with serving(prepared) as (_, address):
+        source = open_remote(address, limit / 2**30, 2)
+        training, validation = shards_of(source), source.val.storage.expect.__self__
+        squares(source, "val")
+        assert validation.wait(10)
+        squares(source, "val")  # maps them
+        for shards in ([0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 0, 1]):
+            training.expect(shards)
+            assert training.wait(10) and not training._failed
+            for shard in shards:
+                training.payload(shard * 10)
+            assert sorted(path.name for path in cache.glob("*/val/*.tar")) == ["000000.tar", "000001.tar"]
+            assert sum(path.stat().st_size for path in cache.rglob("*.tar")) <= limit
+        crowded = open_remote(address, 4.5 * size / 2**30, 2)
+        assert not crowded.val.storage.expect.__self__._fits
+
+
+def test_a_part_of_a_set_is_drawn_without_reading_keys(prepared):
+    config = DataConfig(cache_gb=0, max_train_images=7)
+    local = open_source(str(prepared), config)
+    with serving(prepared) as (server, address):
+        remote = open_source(address, config)
+        assert not [path for path, _ in server.asked if path.endswith(".tar")]
+        assert list(remote.train.keys) == list(local.train.keys) and len(set(remote.train.keys)) == 7
+        assert remote.fingerprint == local.fingerprint
+        other = open_source(str(prepared), DataConfig(max_train_images=7, split_seed=1))
+        assert other.fingerprint != local.fingerprint and list(other.train.keys) != list(local.train.keys)
+        assert np.array_equal(squares(remote), squares(local))
+
+
+def test_a_shard_that_could_not_be_had_is_tried_again_after_a_while(prepared, monkeypatch):
+    monkeypatch.setattr(remote_prepared, "_PAUSE_SECONDS", 0.0)
+    with serving(prepared) as (server, address):
+        source = open_remote(address, 1.0)
+        server.cut = [10] * 4  # all that is tried for one shard
+        source.train.read(0)
+        assert shards_of(source).wait(10) and shards_of(source)._failed
+        source.train.read(0)
+        assert shards_of(source).wait(10)
+        source.train.read(0)
+        assert shards_of(source)._maps[int(shards_of(source).index.shard[0])] is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://[oops/set", "no address"),
+        ("http:///set", "names no host"),
+        ("http://host:port/set", "no address"),
+        ("http://a..b/set", "label"),
+        ("http://" + "a" * 70 + "/set", "label"),
+    ],
+)
+def test_what_is_no_address_is_the_persons_mistake(address, words):
+    with pytest.raises(UserError, match=words):
+        open_source(address, DataConfig())
+
+
+def test_an_address_may_be_written_with_spaces_umlauts_and_a_user(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "web" / "my b\u00fccher")
+    with serving(tmp_path / "web") as (server, address):
+        assert len(open_remote(f"{address}/my b\u00fccher", 0).train) == 60
+        assert len(open_remote(f"{address.replace('//', '//me:secret@')}/my%20b%C3%BCcher", 0).train) == 60
+        assert not any("secret" in host for host in server.hosts)
 
 
 def test_a_window_without_shards_has_no_effect_and_says_so(prepared):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,13 @@ CONTENT = {f"train/{i}.tar": bytes([i]) * 1000 for i in range(8)}
 def fetch(cache, name, content=None, **options):
     content = CONTENT[name] if content is None else content
     return cache.fetch(name, 1000, hashlib.sha256(CONTENT[name]).hexdigest(), lambda: iter([content]), **options)
+
+
+@pytest.fixture(params=["locks of files", "locks of threads"])
+def locks(request, monkeypatch):
+    """With and without what only Unix has."""
+    if request.param == "locks of threads":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
 
 
 def names(cache):
@@ -46,14 +55,34 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path):
     assert names(cache) == ["1.tar", "3.tar", "4.tar"]
 
 
-def test_what_is_needed_does_not_make_room(tmp_path):
+def test_what_is_kept_does_not_make_room(tmp_path):
     cache = ShardCache(tmp_path, 2500)
     for i in (1, 2):
         fetch(cache, f"train/{i}.tar")
         use(cache, f"train/{i}.tar", 1000 + i)
-    assert fetch(cache, "train/3.tar", needed=["train/1.tar"]) is not None and names(cache) == ["1.tar", "3.tar"]
-    assert fetch(cache, "train/4.tar", needed=["train/1.tar", "train/3.tar"]) is None
+    cache.kept = {"train/1.tar"}
+    assert fetch(cache, "train/3.tar") is not None and names(cache) == ["1.tar", "3.tar"]
+    cache.kept = {"train/1.tar", "train/3.tar"}
+    assert fetch(cache, "train/4.tar") is None
     assert fetch(ShardCache(tmp_path, 999), "train/4.tar") is None
+
+
+def test_what_cannot_be_deleted_yet_stays_and_counts(tmp_path, monkeypatch):
+    cache = ShardCache(tmp_path, 2500)
+    for i in (1, 2):
+        fetch(cache, f"train/{i}.tar")
+        use(cache, f"train/{i}.tar", 1000 + i)
+    unlink = Path.unlink
+
+    def refuse(path, **options):  # as Windows does while another process has a file mapped
+        if path.name == "1.tar":
+            raise PermissionError
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert fetch(cache, "train/3.tar") is not None and names(cache) == ["1.tar", "3.tar"]
+    cache.kept = {"train/3.tar"}
+    assert fetch(cache, "train/4.tar") is None and names(cache) == ["1.tar", "3.tar"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\1" * 999, b"\1" * 1001, b"\2" * 1000])
@@ -81,7 +110,7 @@ def test_an_interrupted_download_leaves_nothing_that_counts(tmp_path):
     assert names(cache) == ["1.tar", "3.tar"]
 
 
-def test_only_one_fetches_a_file_at_a_time(tmp_path):
+def test_only_one_fetches_a_file_at_a_time(tmp_path, locks):
     cache = ShardCache(tmp_path, 5000)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -101,7 +130,7 @@ def test_only_one_fetches_a_file_at_a_time(tmp_path):
     assert cache.get("train/1.tar", 1000) is not None
 
 
-def test_two_downloads_do_not_take_the_same_room(tmp_path):
+def test_two_downloads_do_not_take_the_same_room(tmp_path, locks):
     cache = ShardCache(tmp_path, 1500)
     begun, go_on = threading.Event(), threading.Event()
 

@@ -100,6 +100,16 @@ def test_memory_limit_is_counted_in_bytes_of_squares():
     assert squares.free_memory_bytes() > 10**6
 
 
+def test_a_containers_limit_holds_and_its_cached_files_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(squares, "_CONTAINER", tmp_path)
+    (tmp_path / "memory.max").write_text("9000000\n")
+    (tmp_path / "memory.current").write_text("8000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\nfile 6000000\ninactive_file 5000000\n")
+    assert squares.free_memory_bytes() == 6_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert squares.free_memory_bytes() > 6_000_000
+
+
 @pytest.mark.parametrize("num_workers", [0, 3])
 def test_every_image_is_decoded_once_and_progress_comes_in_order_in_this_thread(num_workers):
     counts = np.zeros(100, int)

@@ -12,7 +12,6 @@ from alexnet.doctor import machine
 from alexnet.doctor.catalogue import CATALOGUE, catalogue_markdown
 from alexnet.doctor.examine import sort_things
 from alexnet.doctor.machine import inspect_machine
-from alexnet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,13 +57,30 @@ def test_digits_are_data_a_recipe_or_both(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nothing-here"], "no path and no name"), (["folder", "paper"], "one recipe"), (["a.b=1"], "none is named")],
+    [
+        (["nothing-here"], "no path and no name"),
+        (["nothing-here.toml"], "no path and no name"),
+        (["folder:/nowhere/at-all"], "no path and no name"),
+        (["--data", "nothing-here"], "no path and no name"),
+        (["folder", "paper"], "one recipe"),
+        (["a.b=1"], "none is named"),
+    ],
 )
 def test_what_is_nothing_is_refused(doctor, arguments, words):
     code, out, err = doctor(*arguments)
     assert code == 2 and out == "" and words in err
-    with pytest.raises(UserError):
-        sort_things(arguments)
+
+
+def test_archives_of_images_are_no_checkpoints(tmp_path):
+    for name in ("images.tar", "model_best.pth.tar", "weights"):
+        (tmp_path / name).write_bytes(b"x")
+    things = sort_things([str(path) for path in sorted(tmp_path.iterdir())])
+    assert things.data == [str(tmp_path / "images.tar")]
+    assert things.checkpoints == [tmp_path / "model_best.pth.tar", tmp_path / "weights"]
+
+
+def test_an_address_is_data_whatever_is_in_it():
+    assert sort_things(["https://host/set?version=2"]).data == ["https://host/set?version=2"]
 
 
 def test_findings_are_printed_with_evidence_and_remedy_and_make_the_exit_code(doctor, make_data):

@@ -1,6 +1,5 @@
 """Data sets that are broken in the ways people break them, and sound ones."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,10 +7,14 @@ import pytest
 from PIL import Image
 
 from alexnet.config import DataConfig
+from alexnet.data.prepare import Request, prepare_data_set
+from alexnet.data.remote_files import FsspecFiles
 from alexnet.data.sources import open_source
 from alexnet.doctor import duplicates
 from alexnet.doctor.data import inspect_data
+from alexnet.doctor.examine import sort_things
 from alexnet.doctor.findings import is_healthy
+from alexnet.reporting.progress import Progress
 
 
 @pytest.fixture
@@ -217,32 +220,70 @@ def list_splits(root):
 
 
 @pytest.fixture
-def prepared(tmp_path):
-    """The outer form of a prepared data set; the shards hold nothing."""
-    splits = {}
-    for split in ("train", "val"):
-        (tmp_path / split).mkdir()
-        (tmp_path / split / "000000.tar").write_bytes(b"x" * 100)
-        (tmp_path / split / "index.npz").write_bytes(b"x")
-        splits[split] = {
-            "shards": [{"file": f"{split}/000000.tar", "bytes": 100}],
-            "index": {"file": f"{split}/index.npz"},
-            "class_counts": [30, 30],
-        }
-    description = {"format": "alexnet-prepared", "version": 1, "classes": ["cat", "dog"], "image_size": 64}
-    (tmp_path / "dataset.json").write_text(json.dumps({**description, "splits": splits}))
-    return tmp_path
+def prepare(tmp_path):
+    """prepare(folder) -> a prepared data set of squares of 32 pixels, in shards of ten."""
+
+    def run(folder):
+        with Progress("silent") as progress:
+            request = Request(str(folder), tmp_path / "prepared", image_size=32, images_per_shard=10, num_workers=1)
+            prepare_data_set(request, progress)
+        return tmp_path / "prepared"
+
+    return run
 
 
-def test_a_prepared_set_is_known_by_its_description(prepared, look):
+@pytest.fixture
+def prepared(make_data, sound, prepare):
+    return prepare(make_data(sound))
+
+
+def test_a_sound_prepared_set_is_sound(prepared):
     facts, findings = inspect_data(str(prepared), DataConfig(), full=False)
-    assert facts.classes == ("cat", "dog") and facts.image_size == 64 and facts.num_train == 60
-    assert not [item for item in findings if item.id.startswith("prepared")]
+    assert facts.classes == ("cat", "dog") and facts.image_size == 32 and facts.num_train == 48
+    assert [item.id for item in findings] == ["small-validation"]
 
 
 def test_an_unfinished_and_a_damaged_preparation_are_named(prepared, look, ids):
-    (prepared / "train" / "000000.tar").write_bytes(b"x" * 60)
-    (finding,) = [item for item in look(prepared) if item.id == "prepared-damaged"]
-    assert finding.evidence == ("train/000000.tar has 60 bytes, not 100",)
+    shard = prepared / "train" / "000000.tar"
+    size = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:600])
+    (finding,) = [item for item in look(prepared) if item.severity == "problem"]
+    assert finding.id == "prepared-damaged"
+    assert finding.evidence == (f"train/000000.tar has 600 bytes, not {size:,}",)
     (prepared / "dataset.json").unlink()
     assert ids(look(prepared))["prepared-unfinished"] == "problem"
+
+
+def test_a_prepared_set_that_cannot_be_opened_is_never_called_sound(prepared, look):
+    (prepared / "train" / "index.npz").write_bytes(b"x")
+    (finding,) = [item for item in look(prepared) if item.severity == "problem"]
+    assert finding.id == "data-refused" and "index.npz is no index" in finding.what
+
+
+def test_copies_in_a_prepared_set_are_found_by_the_index(make_data, sound, prepare, look, monkeypatch):
+    root = make_data(sound)
+    shutil.copy(root / "train" / "cat" / "003.png", root / "val" / "cat" / "copy.png")
+    shutil.copy(root / "train" / "cat" / "004.png", root / "train" / "dog" / "copy.png")
+    prepared = prepare(root)
+    hashed, hash_pixels = [], duplicates._hash_pixels
+    monkeypatch.setattr(duplicates, "_hash_pixels", lambda images: hashed.extend(images) or hash_pixels(images))
+    found = {item.id: item for item in look(prepared)}
+    assert (
+        "1 of 17" in found["duplicates-across-splits"].what
+        and "copy = " in found["duplicates-across-splits"].evidence[0]
+    )
+    assert "1 images" in found["duplicates-across-classes"].what and len(hashed) == 4
+
+
+def test_a_prepared_set_on_the_network_is_looked_at_by_a_few_requests(prepared, look, ids, tmp_path, monkeypatch):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.put(str(prepared), "/doctor/set", recursive=True)
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("alexnet.doctor.images.SAMPLE_SIZE", 4)
+    asked = []
+    read = FsspecFiles.read
+    monkeypatch.setattr(FsspecFiles, "read", lambda files, *part: asked.append(part) or read(files, *part))
+    address = "memory://doctor/set"
+    assert sort_things([address]).data == [address]
+    assert ids(look(address)) == {"small-validation": "note"}
+    assert len(asked) == 8 and not list((tmp_path / "cache").rglob("*.tar"))

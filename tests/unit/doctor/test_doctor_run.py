@@ -13,6 +13,7 @@ from PIL import Image
 import alexnet.training.run as run_module
 from alexnet.config import DataConfig
 from alexnet.config_io import from_toml_text
+from alexnet.data.sources import open_source
 from alexnet.doctor import run as doctor_run
 from alexnet.doctor.checkpoint import inspect_checkpoint, inspect_checkpoint_fit
 from alexnet.doctor.data import DataFacts, inspect_data
@@ -21,6 +22,7 @@ from alexnet.doctor.findings import is_healthy
 from alexnet.doctor.run import inspect_run
 from alexnet.training.checkpoint import load_checkpoint, save_checkpoint
 from alexnet.training.run import train
+from alexnet.training.watch import guessing_loss
 
 RECIPE = [
     "model.name=cifar_quick",
@@ -149,6 +151,21 @@ def test_a_loss_at_ln_c_without_checkpoint_is_named_all_the_same(run):
     change_events(run, flat_losses)
     (finding,) = [item for item in inspect_run(run)[1] if item.id == "stuck"]
     assert "not there to look into" in finding.what
+
+
+def test_a_loss_of_unequal_classes_is_stuck_below_ln_c(run, light_and_dark, tmp_path):
+    uneven = shutil.copytree(light_and_dark, tmp_path / "uneven")
+    for path in sorted((uneven / "train" / "dark").iterdir())[4:]:
+        path.unlink()
+    source = open_source(str(uneven), DataConfig())
+    entropy = guessing_loss(source.train.labels, 2)
+    assert entropy < 0.9 * math.log(2)
+    record = json.loads((run / "data.json").read_text())
+    record |= {"source": str(uneven), "fingerprint": source.fingerprint, "num_train": len(source.train)}
+    (run / "data.json").write_text(json.dumps(record))
+    change_events(run, lambda event: {**event, "loss": entropy} if event["event"] == "step" else event)
+    (finding,) = [item for item in inspect_run(run)[1] if item.id == "stuck"]
+    assert f"({entropy:.4f} for these classes; ln 2 = 0.6931)" in finding.what
 
 
 def test_a_plateau_that_was_left_is_no_finding(run, ids):

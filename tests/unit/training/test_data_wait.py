@@ -88,7 +88,8 @@ class Loader:
         (Storage(shards=np.zeros(2, np.int32)), False, "prepare the data set again", "DEST"),
         (Storage(has_pixels=True, shards=np.zeros(2, np.int32)), False, "runtime.num_workers from 2 to 3", "prepare"),
         (Storage(is_remote=True), False, "data.cache_gb", "prepare"),
-        (Storage(), True, "other work", "num_workers"),
+        (Storage(), True, "runtime.num_workers from 2 to 3", "prepare"),
+        (Storage(is_remote=True), True, "runtime.num_workers from 2 to 3", "copy"),
     ],
 )
 def test_the_advice_fits_the_data(monkeypatch, storage, in_memory, said, not_said):
@@ -101,3 +102,4 @@ def test_the_advice_does_not_ask_for_more_threads_than_there_are_cores(monkeypat
     monkeypatch.setattr(data_wait.os, "cpu_count", lambda: 4)
     assert "from 2 to 4 of this machine's 4 cores" in reading_advice(Loader(2, Storage()), 0.9)
     assert "num_workers" not in reading_advice(Loader(4, Storage()), 0.9)
+    assert "other work" in reading_advice(Loader(4, Storage(), in_memory=True), 0.9)

@@ -194,6 +194,7 @@ def test_on_request_a_stuck_run_saves_everything_and_ends(run, tmp_path):
         run("run", *STUCK, "train.on_stuck=stop")
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert last["step"] == 100 and last["training_state"] is not None
+    assert [event["step"] for event in events(tmp_path / "run", "stop")] == [100]
     assert run("run", *STUCK, "train.on_stuck=warn")  # the same run goes on: the key is no part of the result
     assert events(tmp_path / "run", "step")[-1]["step"] == 120
 
