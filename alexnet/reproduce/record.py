@@ -73,8 +73,8 @@ def table_cells(row: Row) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Two decimals, or four significant figures where that is less."""
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    """Two decimals, or three significant figures where that is more."""
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:
