@@ -10,8 +10,9 @@ import pytest
 import torch
 
 # The same examples every time: a change is judged by what it changes. HYPOTHESIS_PROFILE=explore looks for new ones.
-hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
-hypothesis.settings.register_profile("explore", derandomize=False)
+# No deadlines: a test must not fail because the machine is busy.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Without a GPU, Triton kernels are tested in Triton's interpreter. It is chosen when a kernel's module is imported, so

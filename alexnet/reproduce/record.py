@@ -74,7 +74,7 @@ def table_cells(row: Row) -> tuple[str, ...]:
 
 def number(value: float) -> str:
     """Two decimals, or three significant figures where that is more."""
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:
