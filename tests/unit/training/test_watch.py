@@ -98,7 +98,7 @@ def recorded_losses(name):
 @pytest.mark.parametrize(
     ("name", "num_train", "num_classes"),
     [
-        ("2026-11-24_digits_2-core-epyc", 1437, 10),
+        ("2026-11-25_digits_2-core-epyc-avx512", 1437, 10),
         ("2026-11-24_folder_2-core-epyc", 32, 4),
         ("2026-11-24_cifar-quick_2-core-epyc/seed-0", 50_000, 10),
         ("2026-11-24_cifar-19pct-trace_2-core-epyc/seed-1", 50_000, 10),
