@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from alexnet.config import Recipe
 from alexnet.reporting.figures import DEFAULT_COLORS, new_panel
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.training_error import Curve, epochs_to, fastest, training_curve
@@ -20,7 +21,8 @@ TARGET = 0.25
 _UNITS = ("relu", "tanh", "silu")
 _RATES = (0.0005, 0.001, 0.002, 0.004, 0.008)
 _MAX_EPOCHS = {"full": 60, "small": 4}
-_UNREGULARISED = ("optimizer.weight_decay=0.0", "optimizer.layers={}")
+# The base has no augmentation; a table laid over another is merged, so its one layer with a decay of its own is named.
+_UNREGULARISED = ("optimizer.weight_decay=0.0", "optimizer.layers.fc10.weight_decay=0.0")
 
 
 class _Unit(NamedTuple):
@@ -75,8 +77,9 @@ def _fastest_rate(bench: Workbench, unit: str) -> _Unit:
     return _Unit(unit, rate, {seed: _train(bench, unit, rate, seed) for seed in bench.seeds})
 
 
-def _train(bench: Workbench, unit: str, rate: float, seed: int) -> Curve:
-    recipe = bench.recipe(
+def recipe_of(bench: Workbench, unit: str, rate: float, seed: int) -> Recipe:
+    """The training of one unit at one rate."""
+    return bench.recipe(
         "cifar-19pct",
         *_UNREGULARISED,
         f'model.activation="{unit}"',
@@ -88,7 +91,10 @@ def _train(bench: Workbench, unit: str, rate: float, seed: int) -> Curve:
         f"train.stop_at_train_error={TARGET}",
         seed=seed,
     )
-    return training_curve(bench.train(f"{unit}-lr-{rate:g}", recipe))
+
+
+def _train(bench: Workbench, unit: str, rate: float, seed: int) -> Curve:
+    return training_curve(bench.train(f"{unit}-lr-{rate:g}", recipe_of(bench, unit, rate, seed)))
 
 
 def _draw(units: list[_Unit]) -> Figure:

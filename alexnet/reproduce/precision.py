@@ -13,7 +13,7 @@ _PRECISIONS = ("float32", "bfloat16")
 
 def run(bench: Workbench) -> Outcome:
     """Train with every seed in both precisions; compare the means with the scatter of the seeds."""
-    recipe = "cifar-quick" if "cifar" in bench.data else "digits"
+    recipe = _recipe_for(bench.data)
     runs = {
         precision: over_seeds(bench, precision, recipe, (f'runtime.precision="{precision}"',))
         for precision in _PRECISIONS
@@ -29,6 +29,10 @@ def run(bench: Workbench) -> Outcome:
         Row("bfloat16 minus float32", "points", protocol, gap),
     ]
     return Outcome(tuple(rows), notes=(_judge(errors, summary["num_images"]),))
+
+
+def _recipe_for(data: str) -> str:
+    return "digits" if data == "digits" else "cifar-quick"
 
 
 def _judge(errors: dict[str, dict[int, float]], num_images: int) -> str:

@@ -102,7 +102,7 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(run, tmp_path):
 
 
 def test_a_run_stops_when_its_training_images_are_learned(run, tmp_path):
-    settings = ["train.epochs=60", "optimizer.lr=0.003"]
+    settings = ["train.epochs=12", "optimizer.lr=0.003"]
     run(tmp_path / "all", *settings)
     whole = [event["train_top1_error"] for event in events(tmp_path / "all", "evaluation")]
     steps = [event["top1_error"] for event in events(tmp_path / "all", "step")]
@@ -110,7 +110,7 @@ def test_a_run_stops_when_its_training_images_are_learned(run, tmp_path):
     target = sorted(whole)[len(whole) // 2]
     stop = next(index for index, error in enumerate(whole) if error <= target)
     summary = run(tmp_path / "some", *settings, f"train.stop_at_train_error={target}")
-    assert summary.values["step"] == 4 * (stop + 1) < 240
+    assert summary.values["step"] == 4 * (stop + 1) < 48
     assert [event["train_top1_error"] for event in events(tmp_path / "some", "evaluation")] == whole[: stop + 1]
 
 
