@@ -76,9 +76,12 @@ def _read_values(file: RecipeFile, derived: Sequence[str]) -> dict[str, Any]:
 
 
 def merge(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` over `values`, in place: tables are merged, anything else is replaced. Returns `values`."""
+    """Lay `over` over `values`, in place: tables are merged, anything else is replaced. Returns `values`.
+
+    An empty table replaces, too: there is nothing in it to merge, so it is there to take away (optimizer.layers={}).
+    """
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+        if isinstance(value, Mapping) and value and isinstance(values.get(key), dict):
             merge(values[key], value)
         else:
             values[key] = value

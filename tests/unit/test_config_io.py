@@ -303,3 +303,10 @@ def test_a_layer_of_one_side_shows_only_what_it_changes():
     b = load_recipe("digits", ["optimizer.layers.fc8.weight_decay=0.03"])
     assert diff_recipes(a, b) == [("optimizer.layers.fc8.weight_decay", None, 0.03)]
     assert diff_recipes(b, a) == [("optimizer.layers.fc8.weight_decay", 0.03, None)]
+
+
+def test_an_empty_table_takes_away_what_was_there():
+    assert load_recipe("cifar-19pct").optimizer.layers != {}
+    assert load_recipe("cifar-19pct", ["optimizer.layers={}"]).optimizer.layers == {}
+    kept = load_recipe("cifar-19pct", ["optimizer.layers={conv1 = {lr_factor = 0.5}}"]).optimizer.layers
+    assert set(kept) == {"conv1", "fc10"}, "a table with something in it is merged"
