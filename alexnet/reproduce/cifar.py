@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.workbench import Workbench, error_percent, over_seeds
+from alexnet.reproduce.workbench import VIEWS, Workbench, error_percent, over_seeds
 
 _DATA = "the original files of CIFAR-10 (cifar-10-batches-py)"
 
 
 def _test_error(bench: Workbench, recipe: str, published: float, tolerance: float, layers: str) -> Outcome:
     runs = over_seeds(bench, recipe, recipe)
-    views = {"center": "one centre view", "ten_crop": "ten crops"}
     first = next(iter(runs.values())).summary
-    protocol = f"{first['num_images']:,} test images, {views[first['views']]}, {first['checkpoint']} weights"
+    protocol = f"{first['num_images']:,} test images, {VIEWS[first['views']]}, {first['checkpoint']} weights"
     row = Row(
         "test error",
         "%",

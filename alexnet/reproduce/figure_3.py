@@ -10,9 +10,8 @@ from alexnet.errors import UserError
 from alexnet.reporting.run_record import Kernels, first_kernels
 from alexnet.reporting.study_figures import Bank, color_shares, kernel_banks
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, network_files
+from alexnet.reproduce.trained import DATA, SMALL, describe, networks
 from alexnet.reproduce.workbench import Workbench
-from alexnet.training.checkpoint import load_checkpoint
 
 NUM_SPLITS = 10_000
 LEVEL = 0.05
@@ -82,11 +81,10 @@ def chance_of_split(shares: np.ndarray, seed: int = 0, num_splits: int = NUM_SPL
 def measure_banks(bench: Workbench, model: str) -> dict[int, Banks]:
     """Seed -> the banks of a network of that variant, trained or given."""
     measured = {}
-    for seed, path in network_files(bench, model).items():
-        checkpoint = load_checkpoint(path)
+    for seed, checkpoint in networks(bench, model):
         kernels = first_kernels(checkpoint)
         if kernels is None or len(kernels.weights) % 2:
-            raise UserError(f"{path}: {checkpoint.architecture.name} has no conv1 of RGB kernels in two halves")
+            raise UserError(f"{describe(checkpoint)} has no conv1 of RGB kernels in two halves")
         shares = color_share(kernels.weights)
         measured[seed] = Banks(describe(checkpoint), kernels, shares, chance_of_split(shares))
     return measured

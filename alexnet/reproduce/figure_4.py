@@ -20,9 +20,9 @@ from alexnet.models import AlexNet
 from alexnet.reporting.report_images import choose_examples
 from alexnet.reporting.study_figures import Guesses, Nearest, guess_cards, neighbour_rows
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, network_files
+from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, networks
 from alexnet.reproduce.workbench import Workbench
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint
 
 NUM_GUESSED = 8
 NUM_QUERIES = 5
@@ -64,8 +64,7 @@ def _run(bench: Workbench) -> Outcome:
     figures: tuple[str, ...] = ()
     notes: list[str] = []
     protocol = ""
-    for seed, path in network_files(bench).items():
-        checkpoint = load_checkpoint(path)
+    for seed, checkpoint in networks(bench):
         trained = _Trained(
             checkpoint, load_predictor(checkpoint), images_for(bench, checkpoint, "train"),
             images_for(bench, checkpoint, "val"),

@@ -7,17 +7,15 @@ from typing import NamedTuple
 
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, format_value, load_recipe
-from alexnet.data.sources import open_source
-from alexnet.data.squares import load_images
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
+from alexnet.evaluation.subjects import recipe_of
 from alexnet.reporting.run_record import RunRecord
-from alexnet.reproduce.workbench import Workbench
-from alexnet.runtime.device import default_num_workers
+from alexnet.reproduce.trained import images_for
+from alexnet.reproduce.workbench import VIEWS, Workbench
 from alexnet.training.checkpoint import load_checkpoint
 
-VIEWS = {"center": "centre crop", "flip": "centre crop and its reflection", "ten_crop": "ten crops"}
 # At 128 pixels, as at 224, the last maps have the same size with and without overlap (31, 15, 15, 7, 7, 3 and 31, 16,
 # 14, 7, 5, 3), so that an ablation of the pools is nothing else; other sizes do not all have this.
 SMALL_RECIPE = "folder"
@@ -70,20 +68,12 @@ def evaluate_together(bench: Workbench, runs: Sequence[RunRecord], views: str | 
     """The mean probabilities of the runs' networks on their validation images (paper 4.1; None: the recipe's views)."""
     files = [run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt" for run in runs]
     checkpoints = [load_checkpoint(file) for file in files]
-    recipe = Recipe.model_validate(checkpoints[0].recipe)
+    recipe = recipe_of(checkpoints[0])
     predictor = load_predictor(checkpoints, device=recipe.runtime.device)
-    images = load_images(
-        open_source(bench.data, recipe.data).val,
-        checkpoints[0].preprocessing.image_size,
-        num_workers=default_num_workers(images_in_memory=False),
-        max_unreadable=recipe.data.max_unreadable,
-        memory_limit_bytes=None,
-        on_progress=bench.display.counter("Reading val images", transient=True),
-    )
     return evaluate(
         predictor.models,
         predictor.preprocessings,
-        images,
+        images_for(bench, checkpoints[0], "val"),
         classes=checkpoints[0].classes,
         views=views or recipe.evaluate.views,
         device=predictor.device,

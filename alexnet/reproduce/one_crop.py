@@ -12,11 +12,10 @@ from alexnet.evaluation.metrics import top_k_credit
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, network_files
-from alexnet.reproduce.workbench import Workbench
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, networks
+from alexnet.reproduce.workbench import VIEWS, Workbench
+from alexnet.training.checkpoint import Checkpoint
 
-VIEWS = {"center": "centre crop", "ten_crop": "ten crops"}
 NUM_IMAGENET_CLASSES = 1000
 PUBLISHED = {1: (39.0, 37.5, 0.5), 5: (18.3, 17.0, 0.4)}
 """k -> top-k error with one crop and with ten, in percent (paper 6, footnote, and Table 1), and the gap's tolerance.
@@ -69,11 +68,10 @@ def _evaluate(bench: Workbench, checkpoint: Checkpoint, images: ImageSet, views:
 def _run(bench: Workbench) -> Outcome:
     gaps: dict[int, dict[int, Gap]] = {}
     network, num_images, num_classes = "", 0, 0
-    for seed, path in network_files(bench).items():
-        checkpoint = load_checkpoint(path)
+    for seed, checkpoint in networks(bench):
         images = images_for(bench, checkpoint, "val")
         network, num_images, num_classes = describe(checkpoint), len(images), len(checkpoint.classes)
-        center, ten_crop = (_evaluate(bench, checkpoint, images, views) for views in VIEWS)
+        center, ten_crop = (_evaluate(bench, checkpoint, images, views) for views in ("center", "ten_crop"))
         for k in (1, 5) if num_classes > 5 else (1,):
             gaps.setdefault(k, {})[seed] = measure_gap(center, ten_crop, k)
     is_imagenet = num_classes == NUM_IMAGENET_CLASSES

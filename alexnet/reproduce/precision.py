@@ -6,7 +6,7 @@ import math
 import statistics
 
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.workbench import Workbench, error_percent, over_seeds
+from alexnet.reproduce.workbench import VIEWS, Workbench, error_percent, over_seeds
 
 _PRECISIONS = ("float32", "bfloat16")
 
@@ -19,7 +19,7 @@ def run(bench: Workbench) -> Outcome:
         for precision in _PRECISIONS
     }
     summary = runs["float32"][bench.seeds[0]].summary
-    protocol = f"{recipe}: {summary['num_images']:,} images, {summary['views']} views, {summary['checkpoint']} weights"
+    protocol = f"{recipe}: {summary['num_images']:,} images, {VIEWS[summary['views']]}, {summary['checkpoint']} weights"
     errors = {name: {seed: error_percent(run) for seed, run in of.items()} for name, of in runs.items()}
     losses = {name: {seed: run.summary["loss"] for seed, run in of.items()} for name, of in runs.items()}
     gap = {seed: errors["bfloat16"][seed] - errors["float32"][seed] for seed in bench.seeds}
@@ -58,7 +58,7 @@ STUDY = Study(
     title="bfloat16 against float32: the same recipe and seeds in both",
     section="not in the paper",
     data="the original files of CIFAR-10, or digits (built in)",
-    cost="6 trainings of digits (about 4 minutes each) or of cifar-quick (7 minutes each on one core)",
+    cost="6 trainings of digits (4 to 9 minutes each) or of cifar-quick (7 minutes each on one core)",
     run=run,
     seeds=(0, 1, 2),
     default_data="digits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet.data.squares import ImageSet, load_images
@@ -17,14 +17,16 @@ SMALL = "the recipe folder with 8 epochs, at least 600 steps, in place of as-run
 DATA = "ImageNet; with --scale small any labelled colour images"
 
 
-def network_files(bench: Workbench, model: str = "as_run") -> dict[int, Path]:
-    """Seed -> checkpoint file: the one that was given, or those that a training of `model` ends with."""
+def networks(bench: Workbench, model: str = "as_run") -> Iterator[tuple[int, Checkpoint]]:
+    """Seeds and networks, one in memory at a time: the one that was given, or those a training of `model` ends with."""
     if bench.checkpoint is not None:
-        return {int(load_checkpoint(bench.checkpoint).recipe.get("seed", 0)): bench.checkpoint}
+        given = load_checkpoint(bench.checkpoint)
+        yield int(given.recipe.get("seed", 0)), given
+        return
     name, *overrides = (FULL_RECIPE,) if bench.scale == "full" else SMALL_RECIPE
-    runs = over_seeds(bench, model, name, [f"model.name={model}", *overrides])
-    # The weights that the recipe's own final evaluation is of.
-    return {seed: run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt" for seed, run in runs.items()}
+    for seed, run in over_seeds(bench, model, name, [f"model.name={model}", *overrides]).items():
+        # The weights that the recipe's own final evaluation is of.
+        yield seed, load_checkpoint(run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt")
 
 
 def describe(checkpoint: Checkpoint) -> str:
@@ -41,12 +43,8 @@ def images_for(bench: Workbench, checkpoint: Checkpoint, split: str) -> ImageSet
         num_workers=default_num_workers(images_in_memory=False),
         max_unreadable=recipe_of(checkpoint).data.max_unreadable,
         memory_limit_bytes=None,
-        on_progress=_counter(bench, f"Reading {split} images"),
+        on_progress=bench.display.counter(f"Reading {split} images", transient=True),
     )
     for item in images.skipped:
         bench.display.message(f"{item.key} is unreadable and left out: {item.reason}.")
     return images
-
-
-def _counter(bench: Workbench, title: str) -> Callable[[int, int], None]:
-    return bench.display.counter(title, transient=True)

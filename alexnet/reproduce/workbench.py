@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scale = Literal["full", "small"]
+VIEWS = {"center": "centre crop", "flip": "centre crop and its reflection", "ten_crop": "ten crops"}
+"""The recipe's views as protocols name them."""
 
 
 class Interrupted(Exception):
