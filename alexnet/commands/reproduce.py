@@ -20,7 +20,15 @@ from alexnet.training.checkpoint import load_checkpoint
 def list_studies(*, as_json: bool) -> None:
     """Print every study with the data it needs and what it costs."""
     rows = [
-        {"name": study.name, "title": study.title, "section": study.section, "data": study.data, "cost": study.cost}
+        {
+            "name": study.name,
+            "title": study.title,
+            "section": study.section,
+            "data": study.data,
+            "cost": study.cost,
+            "seeds": list(study.seeds),
+            "small": study.small,
+        }
         for study in STUDIES.values()
     ]
     if as_json:
@@ -28,6 +36,8 @@ def list_studies(*, as_json: bool) -> None:
         return
     for row in rows:
         print(f"{row['name']}\n  {row['title']} ({row['section']}).\n  data: {row['data']}\n  cost: {row['cost']}")
+        if row["small"] is not None:
+            print(f"  small: {row['small']}")
 
 
 def reproduce_command(
@@ -74,10 +84,12 @@ def reproduce_command(
             outcome = study.run(bench)
         except Interrupted:
             display.message("Stopped, everything saved; the same command goes on from there.")
+            if as_json:
+                print_json({"output": str(folder), "finished": False})
             return
         record = write_record(study, bench, outcome)
     if as_json:
-        print_json({"output": str(folder), **record})
+        print_json({"output": str(folder), "finished": True, **record})
         return
     print_table(TABLE_HEAD, [table_cells(row) for row in outcome.rows], title=study.title, numeric=TABLE_HEAD[1:5])
     for note in outcome.notes:

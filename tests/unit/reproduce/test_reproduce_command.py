@@ -9,6 +9,7 @@ from alexnet.cli import app
 from alexnet.commands.reproduce import reproduce_command
 from alexnet.errors import UserError
 from alexnet.reproduce.catalogue import STUDIES
+from alexnet.reproduce.workbench import Interrupted, Workbench
 
 SHORT = ("data.max_train_images=64", "train.epochs=1", "train.batch_size=32", "evaluate.batch_size=64")
 
@@ -57,7 +58,7 @@ def test_a_study_leaves_a_record_and_is_not_done_twice(tmp_path, capsys):
     assert error["published"] == 26 and set(error["values"]) == {"0", "1"} and error["status"] == "differs"
     kept = folder / "record"
     written = json.loads((kept / "record.json").read_text())
-    assert written == {key: value for key, value in record.items() if key != "output"}
+    assert written == {key: value for key, value in record.items() if key not in ("output", "finished")}
     for seed in (0, 1):
         summary = json.loads((kept / "runs" / "cifar-quick" / f"seed-{seed}" / "summary.json").read_text())
         assert 100 * summary["top1_error"] == error["values"][str(seed)] and summary["seed"] == seed
@@ -70,6 +71,16 @@ def test_a_study_leaves_a_record_and_is_not_done_twice(tmp_path, capsys):
     assert [file.stat().st_mtime_ns for file in checkpoints] == before
     shown = capsys.readouterr().out
     assert "26.00 %" in shown and f"{error['mean']:.2f} %" in shown and "differs" in shown
+
+
+def test_a_study_that_was_stopped_says_so(tmp_path, capsys, monkeypatch):
+    def stop(bench, label, recipe):
+        raise Interrupted
+
+    monkeypatch.setattr(Workbench, "train", stop)
+    reproduce("cifar-26", tmp_path, *SHORT)
+    assert json.loads(capsys.readouterr().out) == {"output": str(tmp_path), "finished": False}
+    assert not (tmp_path / "record").exists()
 
 
 def test_settings_that_differ_from_the_folder_are_refused(tmp_path, capsys):
