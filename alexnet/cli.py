@@ -7,6 +7,7 @@ Nothing heavy is imported here: a command imports what it needs when it runs, so
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -91,6 +92,10 @@ def train(
         str | None,
         typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train in so many processes of this machine, a GPU each. Other machines: torchrun."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,6 +103,10 @@ def train(
 
     Stop it whenever you like: the same command goes on where it stopped, to the same weights.
     """
+    if devices is not None:
+        from alexnet.commands.launch import launch, without_devices
+
+        raise typer.Exit(launch(devices, without_devices(sys.argv[1:])))
     from alexnet.commands.output import print_json
     from alexnet.commands.train import choose_data, choose_output, split_arguments
     from alexnet.config_io import load_recipe
@@ -340,10 +349,11 @@ def main() -> NoReturn:
     """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
     try:
         app(prog_name="alexnet")
-    except UserError as error:
-        _fail(str(error), 2)
-    except RunError as error:
-        _fail(str(error), 1)
+    except (UserError, RunError) as error:
+        code = 2 if isinstance(error, UserError) else 1
+        if error.is_told_elsewhere:
+            sys.exit(code)
+        _fail(str(error), code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(
@@ -366,7 +376,9 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # torchrun's: processes of one training share this terminal
+    where = "" if rank == "0" else f" on rank {rank}"
+    print(f"error{where}: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -214,6 +214,13 @@ class RuntimeConfig(Section):
     """Only deterministic kernels (matters on GPUs; on a CPU they all are)."""
 
 
+class ParallelConfig(Section):
+    """How several processes train together; how many there are is torchrun's or --devices' to say."""
+
+    timeout_minutes: Positive = 30.0
+    """A process that waits longer than this for another gives up, and with it the run. Has no effect on the result."""
+
+
 class LoggingConfig(Section):
     log_every_steps: PositiveInt = 10
     tensorboard: bool = False
@@ -233,4 +240,5 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    parallel: ParallelConfig = ParallelConfig()
     logging: LoggingConfig = LoggingConfig()

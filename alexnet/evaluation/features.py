@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import RunError
-from alexnet.evaluation.evaluator import evaluation_mode, square_batches
+from alexnet.evaluation.evaluator import evaluation_mode, in_batches, square_batches
 from alexnet.evaluation.views import cut_views, view_crops
 from alexnet.models import AlexNet, Architecture
 from alexnet.models.architecture import Dropout
@@ -52,7 +52,7 @@ def stream_features(
     views = view_crops("center", images.image_size, crop_size)
     weights = list(model.parameters())
     done = 0
-    for squares in square_batches(images, batch_size, num_workers):
+    for squares in square_batches(images, in_batches(len(images), batch_size), num_workers):
         # Not around the loop: the caller would run in these modes between two batches.
         with evaluation_mode([model]), working_copies(weights, dtype, keep=False), torch.inference_mode():
             crops, offsets, flips = cut_views(squares.to(device), views, crop_size)

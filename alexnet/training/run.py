@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +20,11 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder, ShardWindows
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source
-from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
-from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
-from alexnet.reporting.metrics_log import MetricsLog, open_sinks
+from alexnet.reporting.metrics_log import MetricsLog, NoLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
@@ -38,10 +36,12 @@ from alexnet.runtime.device import (
     describe_choice,
     return_freed_memory,
 )
+from alexnet.runtime.distributed import World, join_world
 from alexnet.runtime.environment import describe_environment
-from alexnet.runtime.files import read_json, write_atomically, write_text
+from alexnet.runtime.files import read_json, write_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.network import build_network
+from alexnet.training.run_data import RunData, load_data
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
@@ -56,19 +56,13 @@ class RunSummary:
     finished: bool
     """False when a signal stopped the run; the same command continues it."""
     values: dict[str, Any]
-    """summary.json, empty when not finished: errors as fractions with their protocol, step, images_per_second."""
+    """summary.json: errors as fractions with their protocol, step, images_per_second. Empty when not finished, and in
+    processes that are not the main one."""
 
     @property
     def best_checkpoint(self) -> Path:
         """The weights with the lowest validation error."""
         return self.output / "checkpoints" / "best.pt"
-
-
-class _Data(NamedTuple):
-    source: Source
-    train: ImageSet
-    validation: ImageSet
-    statistics: Statistics
 
 
 def train(
@@ -90,42 +84,36 @@ def train(
     elif overrides:
         raise UserError("overrides belong to a recipe's name or file; change a Recipe object itself.")
     folder = RunFolder(Path(output))
-    with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
-        try:
-            return _run(recipe, data, folder, display)
-        finally:
-            folder.close()
-            return_freed_memory()
+    with join_world(recipe.parallel.timeout_minutes) as world:
+        if not world.is_main:
+            progress = "silent"
+        with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
+            try:
+                return _run(recipe, data, folder, display, world)
+            finally:
+                folder.close()
+                return_freed_memory()
 
 
-def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay) -> RunSummary:
-    source = open_source(data_name, recipe.data)
-    if source.train is None:
-        raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
-    recipe = _resolve(recipe, source, folder.saved_recipe())
-    execution = configure(recipe.runtime)
-    model = build_network(recipe, len(source.classes))
-    _check_fits(recipe, model)
-    identity = {
-        "source": data_name,
-        "kind": source.kind,
-        "fingerprint": source.fingerprint,
-        "num_train": len(source.train),
-        "num_val": len(source.val),
-        "classes": list(source.classes),
-        "class_names": list(source.class_names),
-    }
-    folder.open(recipe, identity)
-    if folder.summary.is_file():
-        display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
-        if not (folder.path / "report.html").is_file():
-            write_report(folder.path)
-        return RunSummary(folder.path, True, read_json(folder.summary))
+def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
+    with world.together():
+        saved = folder.saved_recipe() if world.is_main else None
+    saved = world.from_main(saved)
+    with world.together():
+        source, recipe, execution, model, identity = _prepare(recipe, data_name, saved, world)
+        if world.is_main:
+            folder.open(recipe, identity)
+    if world.from_main(folder.summary.is_file()):
+        return _already_finished(folder, display, world)
     for note in source.notes:
         display.message(note)
     display.message(describe_choice(execution))
-    data = _load_data(recipe, source, folder, identity, display)
-    trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display)
+    if world.size > 1:
+        display.message(
+            f"{world.size} processes share the {recipe.train.batch_size} images of a step."
+        )
+    data = load_data(recipe, source, folder, identity, display, world)
+    trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display, world)
     try:
         if not trainer.fit():
             display.message(
@@ -136,6 +124,38 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         return RunSummary(folder.path, True, _finish(recipe, trainer, data, folder, display))
     finally:
         trainer.log.close()
+
+
+def _prepare(
+    recipe: Recipe, data_name: str, saved: Recipe | None, world: World
+) -> tuple[Source, Recipe, Execution, AlexNet, dict[str, Any]]:
+    """The data set opened, the recipe filled in, the network built; and what tells the data from others."""
+    source = open_source(data_name, recipe.data)
+    if source.train is None:
+        raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
+    recipe = _resolve(recipe, source, saved)
+    execution = configure(recipe.runtime)
+    model = build_network(recipe, len(source.classes))
+    _check_fits(recipe, model, world)
+    identity = {
+        "source": data_name,
+        "kind": source.kind,
+        "fingerprint": source.fingerprint,
+        "num_train": len(source.train),
+        "num_val": len(source.val),
+        "classes": list(source.classes),
+        "class_names": list(source.class_names),
+    }
+    return source, recipe, execution, model, identity
+
+
+def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
+    display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
+    if not world.is_main:
+        return RunSummary(folder.path, True, {})
+    if not (folder.path / "report.html").is_file():
+        write_report(folder.path)
+    return RunSummary(folder.path, True, read_json(folder.summary))
 
 
 def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
@@ -165,8 +185,13 @@ def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
-def _check_fits(recipe: Recipe, model: AlexNet) -> None:
+def _check_fits(recipe: Recipe, model: AlexNet, world: World) -> None:
     """What a recipe can say that its model or data cannot do; refused before anything is written or decoded."""
+    if recipe.train.batch_size < world.size:
+        raise UserError(
+            f"train.batch_size = {recipe.train.batch_size} leaves some of {world.size} processes without an image; "
+            "raise it, or start fewer processes."
+        )
     if recipe.data.image_size < model.image_size:
         raise UserError(
             f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
@@ -181,80 +206,15 @@ def _check_fits(recipe: Recipe, model: AlexNet) -> None:
                 )
 
 
-def _load_data(
-    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay
-) -> _Data:
-    """Both splits and the training set's statistics; what was skipped is kept with the run."""
-    assert source.train is not None
-    record = read_json(folder.data)
-    workers = recipe.runtime.num_workers
-    workers = default_num_workers(images_in_memory=False) if workers is None else workers
-    limit = recipe.data.memory_limit_gb
-    sets = []
-    for split in (source.train, source.val):
-        known = record.get("skipped", {}).get(split.name)
-        images = load_images(
-            split,
-            recipe.data.image_size,
-            num_workers=workers,
-            max_unreadable=recipe.data.max_unreadable,
-            memory_limit_bytes=free_memory_bytes() // 2 if limit is None else int(limit * 2**30),
-            on_progress=display.counter(f"Reading {split.name} images"),
-            known_skipped=known,
-        )
-        sets.append(images)
-        if images.skipped:
-            first = images.skipped[0]
-            display.message(
-                f"{len(images.skipped)} unreadable image(s) of the {split.name} split are left out (listed in "
-                f"{folder.data}), the first: {first.key}: {first.reason}."
-            )
-        for note in images.notes:
-            display.message(note)
-    train_set, validation = sets
-    skipped = {
-        split.name: {item.key: item.reason for item in images.skipped}
-        for split, images in zip((source.train, source.val), sets, strict=True)
-    }
-    write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
-    return _Data(source, train_set, validation, _statistics(source, train_set, folder, workers, display))
-
-
-def _statistics(
-    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay
-) -> Statistics:
-    """Computed once, then kept with the run; those that come with the data are taken where they are of these images."""
-    if folder.statistics.is_file():
-        try:
-            with np.load(folder.statistics, allow_pickle=False) as file:
-                saved = {key: file[key] for key in file.files}
-            return Statistics(**{**saved, "num_images": int(saved["num_images"])})
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
-            display.message(f"{folder.statistics} is damaged; it is computed again.")
-    statistics = _given_statistics(source, images)
-    if statistics is None:
-        statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
-    write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
-    return statistics
-
-
-def _given_statistics(source: Source, images: ImageSet) -> Statistics | None:
-    if source.load_statistics is None or images.skipped:
-        return None
-    given = source.load_statistics()
-    side = images.image_size
-    fits = given.num_images == len(images) and given.mean_image.shape == (side, side, 3)
-    return given if fits else None
-
-
 def _build_trainer(
     recipe: Recipe,
     data_name: str,
     model: AlexNet,
-    data: _Data,
+    data: RunData,
     folder: RunFolder,
     execution: Execution,
     display: ProgressDisplay,
+    world: World,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
     preprocessing = Preprocessing(
@@ -266,11 +226,12 @@ def _build_trainer(
         mean_image=torch.from_numpy(data.statistics.mean_image),
     )
     environment = describe_environment()
-    checkpoint = _last_checkpoint(folder)
     recipe_values = recipe.model_dump(mode="json", exclude_none=True)
-    step = checkpoint.step if checkpoint is not None else 0
-    sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
-    log = MetricsLog(folder.metrics, sinks, keep_until_step=step)
+    with world.together():
+        checkpoint = _last_checkpoint(folder) if world.is_main else None
+        step = checkpoint.step if checkpoint is not None else 0
+        log = _open_log(recipe, recipe_values, folder, step) if world.is_main else NoLog()
+    checkpoint = world.from_main(checkpoint)
     description = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,
@@ -285,23 +246,30 @@ def _build_trainer(
     trainer = Trainer(
         recipe,
         model,
-        _build_loader(recipe, model, data, execution),
+        _build_loader(recipe, model, data, execution, world),
         data.validation,
         preprocessing,
         execution=execution,
+        world=world,
         folder=folder,
         description=description,
         log=log,
         display=display,
     )
     if checkpoint is None:
-        write_text(folder.environment, json.dumps(environment, indent=1))
+        if world.is_main:
+            write_text(folder.environment, json.dumps(environment, indent=1))
         log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train))
     else:
         trainer.restore(checkpoint)
         display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
         log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
     return trainer
+
+
+def _open_log(recipe: Recipe, recipe_values: dict[str, Any], folder: RunFolder, step: int) -> MetricsLog:
+    sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
+    return MetricsLog(folder.metrics, sinks, keep_until_step=step)
 
 
 def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -316,8 +284,10 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
         ) from None
 
 
-def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execution) -> TrainingLoader:
+def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution, world: World) -> TrainingLoader:
     workers = recipe.runtime.num_workers
+    if workers is None:
+        workers = default_num_workers(data.train.array is not None, world.local_size)
     return TrainingLoader(
         data.train,
         data.statistics,
@@ -325,7 +295,8 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execut
         order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed, windows=_windows(recipe, data.train)),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
-        num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
+        num_workers=workers,
+        rows=world.share(recipe.train.batch_size),
         pinned=execution.device.type == "cuda",
     )
 
@@ -338,16 +309,19 @@ def _windows(recipe: Recipe, images: ImageSet) -> ShardWindows | None:
 
 
 def _finish(
-    recipe: Recipe, trainer: Trainer, data: _Data, folder: RunFolder, display: ProgressDisplay
+    recipe: Recipe, trainer: Trainer, data: RunData, folder: RunFolder, display: ProgressDisplay
 ) -> dict[str, Any]:
     """The final evaluation, examples, summary and report of a run whose training is done."""
     step = trainer.state.step
+    world = trainer.world
     if recipe.evaluate.checkpoint == "best":
-        best = load_checkpoint(folder.best_checkpoint)
+        best = world.from_main(load_checkpoint(folder.best_checkpoint) if world.is_main else None)
         step = best.step
         network = trainer.model if trainer.average is None else trainer.average.model
         network.load_state_dict(best.model_state)
     report = trainer.evaluate(recipe.evaluate.views, f"Final evaluation ({recipe.evaluate.views})")
+    if not world.is_main:
+        return {}
     report.save(folder.evaluation)
     save_report_images(report, data.validation, folder.report_images)
     if data.source.kind in ("digits", "shapes"):
@@ -389,7 +363,7 @@ def _finish(
     return summary
 
 
-def _save_examples(report: EvaluationReport, data: _Data, folder: RunFolder) -> None:
+def _save_examples(report: EvaluationReport, data: RunData, folder: RunFolder) -> None:
     """A few validation images of a built-in data set as files, to try `alexnet predict` on."""
     folder.examples.mkdir(exist_ok=True)
     for label, name in enumerate(data.source.class_names[:_NUM_EXAMPLES]):

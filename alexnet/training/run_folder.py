@@ -11,7 +11,14 @@ from alexnet.config_io import diff_recipes, load_recipe, to_toml
 from alexnet.errors import UserError
 from alexnet.runtime.files import read_json, write_text
 
-NEUTRAL_KEYS = ("data.memory_limit_gb", "logging", "runtime.num_workers", "train.checkpoint_minutes", "train.on_stuck")
+NEUTRAL_KEYS = (
+    "data.memory_limit_gb",
+    "logging",
+    "parallel.timeout_minutes",
+    "runtime.num_workers",
+    "train.checkpoint_minutes",
+    "train.on_stuck",
+)
 """Keys that do not change the result; they may differ when a run is continued."""
 
 

@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from alexnet.config import Recipe
 from alexnet.data.loader import Batch, TrainingLoader
@@ -28,16 +29,20 @@ from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
+from alexnet.models.architecture import INPUT_CHANNELS
 from alexnet.ops import triton_masks
-from alexnet.reporting.metrics_log import MetricsLog
+from alexnet.reporting.metrics_log import MetricsLog, NoLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution, has_work
+from alexnet.runtime.distributed import World
 from alexnet.runtime.randomness import draw_dropout_masks
+from alexnet.training.agreement import Agreement
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.data_wait import DataWait, reading_advice
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
+from alexnet.training.replicas import replicate
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.schedules import PlateauRule, Progress
 from alexnet.training.step import StepResult, train_step
@@ -85,13 +90,18 @@ class Trainer:
         preprocessing: Preprocessing,
         *,
         execution: Execution,
+        world: World,
         folder: RunFolder,
         description: dict[str, Any],
-        log: MetricsLog,
+        log: MetricsLog | NoLog,
         display: ProgressDisplay,
     ) -> None:
-        """`description`: the fields of a checkpoint that stay the same during the run."""
+        """`description`: the fields of a checkpoint that stay the same during the run.
+
+        Of the processes of `world`, the main one alone writes to the folder.
+        """
         self.recipe = recipe
+        self.world = world
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.set_conv1_form(execution.conv1)
@@ -102,8 +112,8 @@ class Trainer:
         self.description = description
         self.log = log
         self.display = display
-        # On a GPU the whole step is one graph; step.py says what is in it.
-        self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
+        self.batch_size = recipe.train.batch_size
+        self.network, self.train_step = self._network_and_step()
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
@@ -112,7 +122,6 @@ class Trainer:
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
         self.data_wait = DataWait(partial(reading_advice, loader), is_busy=lambda: has_work(self.device))
-        self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
         planned = recipe.train.epochs / self.epochs_per_step
         steps = max(planned, recipe.train.min_steps or 1)
@@ -121,26 +130,38 @@ class Trainer:
         self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
         self.watch = watch_for(recipe, loader.images.labels, self.model.num_classes, self.num_steps)
 
+    def _network_and_step(self) -> tuple[nn.Module, Callable[..., StepResult]]:
+        """What computes the logits, and what updates the weights."""
+        if self.world.size > 1:
+            side = self.model.image_size
+            example = torch.zeros(1, INPUT_CHANNELS, side, side, device=self.device, dtype=self.dtype)
+            return replicate(self.model, example), partial(train_step, batch_size=self.batch_size)
+        # On a GPU the whole step is one graph; step.py says what is in it.
+        return self.model, GraphedStep(on_fallback=self.display.message) if self.device.type == "cuda" else train_step
+
     def fit(self) -> bool:
         """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""
         if self._is_time_to_stop_early():
             return True
         window = _Window()
         last_save = time.monotonic()
+        agreement = Agreement(self.world)
         reading = self.loader.batches(self.state.step, self.num_steps)
         with (
             stop_requested_by_signal() as stop,
             self._progress_bar() as bar,
+            closing(agreement),
             closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
         ):
             for batch in batches:
                 window.results.append(self._step(batch))
                 self.state.step += 1
-                stopping = stop.is_set()
+                minutes = (time.monotonic() - last_save) / 60
+                is_time = self.world.is_main and minutes >= self.recipe.train.checkpoint_minutes
+                stopping, saving = agreement.after_step(stop=stop.is_set(), save=is_time)
                 finished = self.state.step == self.num_steps
                 evaluating = finished or self._evaluation_is_due()
-                minutes = (time.monotonic() - last_save) / 60
-                saving = finished or stopping or minutes >= self.recipe.train.checkpoint_minutes
+                saving = saving or finished or stopping
                 # Before anything is saved the losses are read: after one that is not finite nothing is replaced.
                 if evaluating or saving or self.state.step % self.recipe.logging.log_every_steps == 0:
                     bar.update(self.state.step * self.batch_size, self._log_window(window, batch))
@@ -178,14 +199,15 @@ class Trainer:
             batch_size=self.batch_size,
             device=self.device,
         )
-        self.model.train()
+        rows = self.loader.rows
+        self.network.train()
         result = self.train_step(
-            self.model,
+            self.network,
             self.optimizer,
             batch,
             preprocessing=self.preprocessing,
-            dropout_masks=masks,
-            micro_batch_size=self.recipe.train.micro_batch_size or self.batch_size,
+            dropout_masks={name: mask[rows.start : rows.stop] for name, mask in masks.items()},
+            micro_batch_size=self.recipe.train.micro_batch_size or len(rows),
             label_smoothing=self.recipe.train.label_smoothing,
             device=self.device,
             dtype=self.dtype,
@@ -199,8 +221,8 @@ class Trainer:
 
         `batch`: the last of them; where the loss is stuck, it is used to find out why.
         """
-        losses = torch.stack([result.loss for result in window.results]).cpu()
-        wrong = int(torch.stack([result.num_wrong for result in window.results]).sum())
+        losses = self.world.sum(torch.stack([result.loss for result in window.results]).cpu())
+        wrong = int(self.world.sum(torch.stack([result.num_wrong for result in window.results]).sum().cpu()))
         seconds = time.perf_counter() - window.started
         self.state.train_seconds += seconds
         wait_share, complaint = self.data_wait.end_window(seconds)
@@ -234,10 +256,11 @@ class Trainer:
         finite = list(itertools.takewhile(math.isfinite, losses))
         bad, lr = self.state.step - len(losses) + len(finite), self.optimizer.param_groups[0]["lr"]
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
-        raise RunError(
+        error = RunError(
             f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "
             "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
         )
+        raise self.world.told_once(error)
 
     def _tell_stuck(self, what: str, batch: Batch) -> None:
         """Say that the loss is no better than guessing, and why; with train.on_stuck = "stop", save and end the run."""
@@ -248,9 +271,10 @@ class Trainer:
         if self.recipe.train.on_stuck == "stop":
             self.save_last()
             self.log.write("stop", step=self.state.step, epoch=self.epoch)
-            raise RunError(
+            error = RunError(
                 f"{message} Everything is saved; the same command with --on-stuck warn goes on all the same."
             )
+            raise self.world.told_once(error)
         self.display.message(message)
 
     def _evaluation_is_due(self) -> bool:
@@ -304,7 +328,7 @@ class Trainer:
             self.display.message(
                 f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
             )
-        if is_best:
+        if is_best and self.world.is_main:
             save_checkpoint(self.folder.best_checkpoint, self._checkpoint(resumable=False))
         reason = self._reason_to_stop_early()
         if reason is not None:
@@ -322,12 +346,14 @@ class Trainer:
             batch_size=self.recipe.evaluate.batch_size,
             device=self.device,
             dtype=self.dtype,
+            world=self.world,
             on_progress=self.display.counter(title, transient=True),
         )
 
     def save_last(self) -> None:
         """Write checkpoints/last.pt."""
-        save_checkpoint(self.folder.last_checkpoint, self._checkpoint(resumable=True))
+        if self.world.is_main:
+            save_checkpoint(self.folder.last_checkpoint, self._checkpoint(resumable=True))
 
     def _checkpoint(self, *, resumable: bool) -> Checkpoint:
         training_state = None
@@ -369,7 +395,10 @@ class Trainer:
 
 @contextmanager
 def stop_requested_by_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the loop finishes its step; a second one interrupts at once."""
+    """An event that SIGINT and SIGTERM set, so that the loop finishes its step; a second SIGINT interrupts at once.
+
+    (torchrun passes an interrupt on as SIGTERM, to processes that have had the SIGINT of their terminal already.)
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -377,7 +406,7 @@ def stop_requested_by_signal() -> Iterator[threading.Event]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def request_stop(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
