@@ -109,9 +109,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         display.message(note)
     display.message(describe_choice(execution))
     if world.size > 1:
-        display.message(
-            f"{world.size} processes share the {recipe.train.batch_size} images of a step."
-        )
+        display.message(f"{world.size} processes share the {recipe.train.batch_size} images of a step.")
     data = load_data(recipe, source, folder, identity, display, world)
     trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display, world)
     try:

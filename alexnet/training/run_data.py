@@ -47,9 +47,7 @@ def load_data(
     main_skipped = world.from_main(skipped)
     with world.together():
         if skipped != main_skipped:
-            raise UserError(
-                "other images than on rank 0 cannot be read here; give all machines the same data."
-            )
+            raise UserError("other images than on rank 0 cannot be read here; give all machines the same data.")
         if world.is_main:
             write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
     with world.together():
