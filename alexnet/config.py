@@ -104,8 +104,11 @@ class LayerOptimizerConfig(Section):
 
 
 class OptimizerConfig(Section):
-    rule: Literal["krizhevsky_2012", "sgd"] = "krizhevsky_2012"
-    """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes."""
+    rule: Literal["krizhevsky_2012", "sgd", "lars"] = "krizhevsky_2012"
+    """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes. lars:
+    krizhevsky_2012 with each parameter's rate in proportion to |weight| / |gradient|, for batches of thousands."""
+    lars_eta: Positive = 0.001
+    """lars: the proportion."""
     lr: Positive = 0.01
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 5e-4
@@ -119,7 +122,7 @@ class OptimizerConfig(Section):
 class LayerScheduleConfig(Section):
     """A learning rate over time, as a factor of its base rate."""
 
-    name: Literal["constant", "steps", "plateau", "dexp", "cosine"] = "constant"
+    name: Literal["constant", "steps", "plateau", "dexp", "cosine", "poly"] = "constant"
     milestones: Epochs = ()
     """steps: epochs at which the factor changes."""
     factors: Factors = ()
@@ -138,6 +141,8 @@ class LayerScheduleConfig(Section):
     """plateau: number of drops (three in the paper)."""
     final_factor: NonNegative = 0.0
     """cosine: the factor at the end."""
+    power: Positive = 2.0
+    """poly: the factor is the share of the run that is left, to this power."""
     freeze_epoch: NonNegative | None = None
     """Any: the factor is 0 from this epoch on."""
 
@@ -156,7 +161,9 @@ class LayerScheduleConfig(Section):
 
 class ScheduleConfig(LayerScheduleConfig):
     warmup_epochs: NonNegative = 0.0
-    """All rates rise linearly from 0 over so many epochs."""
+    """All rates rise linearly over so many epochs."""
+    warmup_start_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The factor that they rise from."""
     bias: LayerScheduleConfig | None = None
     """The biases' own schedule; None follows the weights'."""
     layers: dict[str, LayerScheduleConfig] = {}
@@ -167,8 +174,8 @@ class ScheduleConfig(LayerScheduleConfig):
 class TrainConfig(Section):
     epochs: Positive = 90.0
     min_steps: PositiveInt | None = None
-    """Train at least so many steps, however few images there are. Evaluations, dexp and cosine are stretched with
-    the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
+    """Train at least so many steps, however few images there are. Evaluations, dexp, cosine and poly are stretched
+    with the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
     batch_size: PositiveInt = 128
     """Images per weight update, over all devices."""
     micro_batch_size: PositiveInt | None = None
