@@ -122,6 +122,10 @@ def train(
     summary = run.train(recipe, data, output, progress="silent" if quiet else "auto")
     if json:
         print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
+    if not summary.finished:
+        from alexnet.training.stop_signals import exit_code
+
+        raise typer.Exit(exit_code(summary.stopped_by))
 
 
 @app.command()

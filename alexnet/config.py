@@ -191,6 +191,9 @@ class TrainConfig(Section):
     evaluate_every_epochs: Positive = 1.0
     checkpoint_minutes: NonNegative = 10.0
     """Save at least this often (and at the end and when stopped); has no effect on the result."""
+    keep_checkpoints: PositiveInt = 2
+    """So many checkpoints to go on from are kept: checkpoints/last.pt, last-1.pt, ... If one turns out damaged, the run
+    goes on from the one before; has no effect on the result."""
     on_stuck: Literal["warn", "stop"] = "warn"
     """What to do when the loss stays where guessing would put it: say so with the likely cause, or stop as well."""
 

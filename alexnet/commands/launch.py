@@ -32,6 +32,8 @@ def launch(num_devices: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from alexnet.training.stop_signals import exit_code
+
     if "RANK" in os.environ:
         raise UserError("--devices starts torchrun, and this process was started by it: leave --devices out.")
     available = torch.cuda.device_count()
@@ -54,5 +56,5 @@ def launch(num_devices: int, arguments: Sequence[str]) -> int:
         # The process has said what was wrong; torchrun's own table would bury it.
         return max(1, error.get_first_failure()[1].exitcode)
     except SignalException as error:
-        return 128 + int(error.sigval)
+        return exit_code(error.sigval)
     return 0

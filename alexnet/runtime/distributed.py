@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from alexnet.errors import RunError, UserError
+from alexnet.runtime.heartbeat import Heartbeat
 
 Value = TypeVar("Value")
 
@@ -34,11 +35,17 @@ class World:
     local_rank: int = 0
     """Among those on this machine."""
     local_size: int = 1
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that writes, and talks to people."""
         return self.rank == 0
+
+    def doing(self, what: str, step: int) -> None:
+        """Let the others know what this process is at, should they wait for it in vain; costs nothing."""
+        if self.heartbeat is not None:
+            self.heartbeat.doing(what, step)
 
     def share(self, count: int) -> range:
         """This process's part of `count` things: consecutive, in the order of the ranks, sizes equal to within one."""
@@ -101,6 +108,9 @@ class World:
 
 ALONE = World()
 
+_MOST_NAMED = 3
+"""Processes in a message; those that are furthest behind come first."""
+
 
 @contextmanager
 def join_world(timeout_minutes: float) -> Iterator[World]:
@@ -118,18 +128,39 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
             f"WORLD_SIZE is {given['WORLD_SIZE']}, but {', '.join(missing)} is not set: start the processes with "
             "torchrun, or with alexnet train --devices; or unset WORLD_SIZE."
         )
-    world = World(
-        rank=int(given["RANK"]),
-        size=int(given["WORLD_SIZE"]),
-        local_rank=int(given["LOCAL_RANK"]),
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-    )
+    store, rank, size = next(dist.rendezvous("env://"))
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        torch.cuda.set_device(int(given["LOCAL_RANK"]) % torch.cuda.device_count())
+    heartbeat = Heartbeat(dist.PrefixStore("alexnet", store), rank, size)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = World(rank, size, int(given["LOCAL_RANK"]), local_size, heartbeat)
     try:
+        timeout = timedelta(minutes=timeout_minutes)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         yield world
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise RunError(_describe_loss(error, heartbeat)) from error
     finally:
-        dist.destroy_process_group()
+        heartbeat.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str:
+    """Why the processes have lost each other, as far as it can be told from here."""
+    reason = str(error).splitlines()[0]
+    try:
+        signs = heartbeat.others()
+    except Exception:  # torchrun, which keeps the signs, is gone as well
+        signs = []
+    if not signs:
+        return f"The processes have lost each other ({reason}). The same command goes on from the last checkpoint."
+    others = "; ".join(sign.describe() for sign in signs[:_MOST_NAMED])
+    return (
+        f"The processes have lost each other: {others} ({reason}). Look there first; the same command goes on from the "
+        "last checkpoint."
+    )

@@ -39,7 +39,7 @@ from alexnet.runtime.device import (
 from alexnet.runtime.distributed import World, join_world
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, earlier_checkpoints, load_checkpoint
 from alexnet.training.network import build_network
 from alexnet.training.run_data import RunData, load_data
 from alexnet.training.run_folder import RunFolder
@@ -58,6 +58,8 @@ class RunSummary:
     values: dict[str, Any]
     """summary.json: errors as fractions with their protocol, step, images_per_second. Empty when not finished, and in
     processes that are not the main one."""
+    stopped_by: int | None = None
+    """The number of that signal, in the process that got it."""
 
     @property
     def best_checkpoint(self) -> Path:
@@ -118,9 +120,10 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
                 f"Stopped at step {trainer.state.step} of {trainer.num_steps}, everything saved; "
                 "the same command goes on from there."
             )
-            return RunSummary(folder.path, False, {})
+            return RunSummary(folder.path, False, {}, stopped_by=trainer.stop.number)
         return RunSummary(folder.path, True, _finish(recipe, trainer, data, folder, display))
     finally:
+        trainer.writer.close()
         trainer.log.close()
 
 
@@ -226,7 +229,7 @@ def _build_trainer(
     environment = describe_environment()
     recipe_values = recipe.model_dump(mode="json", exclude_none=True)
     with world.together():
-        checkpoint = _last_checkpoint(folder) if world.is_main else None
+        checkpoint = _last_checkpoint(folder, display) if world.is_main else None
         step = checkpoint.step if checkpoint is not None else 0
         log = _open_log(recipe, recipe_values, folder, step) if world.is_main else NoLog()
     checkpoint = world.from_main(checkpoint)
@@ -270,16 +273,27 @@ def _open_log(recipe: Recipe, recipe_values: dict[str, Any], folder: RunFolder, 
     return MetricsLog(folder.metrics, sinks, keep_until_step=step)
 
 
-def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    if not folder.last_checkpoint.is_file():
+def _last_checkpoint(folder: RunFolder, display: ProgressDisplay) -> Checkpoint | None:
+    """The youngest checkpoint that is whole; None where there is none at all."""
+    path = folder.last_checkpoint
+    damaged: UserError | None = None
+    for file in (path, *earlier_checkpoints(path)):
+        if not file.is_file():
+            continue
+        try:
+            checkpoint = load_checkpoint(file)
+        except UserError as error:
+            damaged = damaged or error
+            continue
+        if damaged is not None:
+            display.message(f"{damaged} The run goes on from the one before, {file}, of step {checkpoint.step}.")
+        return checkpoint
+    if damaged is None:
         return None
-    try:
-        return load_checkpoint(folder.last_checkpoint)
-    except UserError as error:
-        raise UserError(
-            f"{error} The run cannot go on from it: delete it to start this run again; best.pt is then lost too, so "
-            "copy that first if you want it."
-        ) from None
+    raise UserError(
+        f"{damaged} The run cannot go on from it: delete it to start this run again; best.pt is then lost too, so "
+        "copy that first if you want it."
+    )
 
 
 def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution, world: World) -> TrainingLoader:

@@ -17,6 +17,7 @@ NEUTRAL_KEYS = (
     "parallel.timeout_minutes",
     "runtime.num_workers",
     "train.checkpoint_minutes",
+    "train.keep_checkpoints",
     "train.on_stuck",
 )
 """Keys that do not change the result; they may differ when a run is continued."""

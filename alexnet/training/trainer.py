@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -38,36 +35,18 @@ from alexnet.runtime.distributed import World
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.agreement import Agreement
 from alexnet.training.averaging import WeightAverage
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.data_wait import DataWait, reading_advice
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.replicas import replicate
 from alexnet.training.run_folder import RunFolder
-from alexnet.training.schedules import PlateauRule, Progress
+from alexnet.training.schedules import Progress
+from alexnet.training.state import TrainingState
 from alexnet.training.step import StepResult, train_step
+from alexnet.training.stop_signals import StopRequest, stop_requested_by_signal
 from alexnet.training.watch import describe_divergence, explain, watch_for
-
-
-@dataclass
-class TrainingState:
-    """What changes while training, besides weights and velocities; saved with every checkpoint."""
-
-    step: int = 0
-    """Updates done."""
-    best_error: float = math.inf
-    evaluations_since_best: int = 0
-    plateau: PlateauRule = field(default_factory=PlateauRule)
-    last_evaluation: dict[str, Any] = field(default_factory=dict)
-    wrong_since_evaluation: int = 0
-    """Of the training images since the last evaluation, as the network saw them."""
-    images_since_evaluation: int = 0
-    train_error: float = math.inf
-    """The top-1 error of the training images between the last two evaluations, a fraction."""
-    train_seconds: float = 0.0
-    """Time spent in steps, over all parts of an interrupted run."""
-    data_wait_seconds: float = 0.0
-    """Of which the step waited for its images."""
 
 
 @dataclass
@@ -121,6 +100,8 @@ class Trainer:
         }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
+        self.writer = CheckpointWriter()
+        self.stop = StopRequest()
         self.data_wait = DataWait(partial(reading_advice, loader), is_busy=lambda: has_work(self.device))
         self.epochs_per_step = self.batch_size / len(loader.images)
         planned = recipe.train.epochs / self.epochs_per_step
@@ -148,17 +129,20 @@ class Trainer:
         agreement = Agreement(self.world)
         reading = self.loader.batches(self.state.step, self.num_steps)
         with (
-            stop_requested_by_signal() as stop,
+            stop_requested_by_signal(self.stop),
             self._progress_bar() as bar,
             closing(agreement),
+            self._everything_written(),
             closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
         ):
+            self.world.doing("waiting for images", self.state.step)
             for batch in batches:
+                self.world.doing("computing a step and exchanging gradients", self.state.step)
                 window.results.append(self._step(batch))
                 self.state.step += 1
                 minutes = (time.monotonic() - last_save) / 60
                 is_time = self.world.is_main and minutes >= self.recipe.train.checkpoint_minutes
-                stopping, saving = agreement.after_step(stop=stop.is_set(), save=is_time)
+                stopping, saving = agreement.after_step(stop=self.stop.is_set(), save=is_time)
                 finished = self.state.step == self.num_steps
                 evaluating = finished or self._evaluation_is_due()
                 saving = saving or finished or stopping
@@ -167,6 +151,7 @@ class Trainer:
                     bar.update(self.state.step * self.batch_size, self._log_window(window, batch))
                     window = _Window()
                 if evaluating:
+                    self.world.doing("evaluating", self.state.step)
                     self._evaluate()
                     finished = finished or self._is_time_to_stop_early()
                 if saving or finished:
@@ -179,6 +164,7 @@ class Trainer:
                     return False
                 if evaluating or saving:
                     window = _Window()  # the clock starts again
+                self.world.doing("waiting for images", self.state.step)
         return True
 
     @property
@@ -329,7 +315,7 @@ class Trainer:
                 f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
             )
         if is_best and self.world.is_main:
-            save_checkpoint(self.folder.best_checkpoint, self._checkpoint(resumable=False))
+            self.writer.write(self.folder.best_checkpoint, self._checkpoint(resumable=False))
         reason = self._reason_to_stop_early()
         if reason is not None:
             self.display.message(f"{reason}: stopping early.")
@@ -351,9 +337,10 @@ class Trainer:
         )
 
     def save_last(self) -> None:
-        """Write checkpoints/last.pt."""
+        """Begin to write checkpoints/last.pt."""
         if self.world.is_main:
-            save_checkpoint(self.folder.last_checkpoint, self._checkpoint(resumable=True))
+            keep = self.recipe.train.keep_checkpoints
+            self.writer.write(self.folder.last_checkpoint, self._checkpoint(resumable=True), keep=keep)
 
     def _checkpoint(self, *, resumable: bool) -> Checkpoint:
         training_state = None
@@ -361,7 +348,7 @@ class Trainer:
             training_state = {
                 "optimizer": self.optimizer.state_dict(),
                 "weights": self.model.state_dict() if self.average is not None else None,
-                "state": {**vars(self.state), "plateau": self.state.plateau.to_dict()},
+                "state": self.state.to_dict(),
             }
         return Checkpoint(
             **self.description,
@@ -382,7 +369,13 @@ class Trainer:
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model_state)
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.state = TrainingState(**{**saved["state"], "plateau": PlateauRule(**saved["state"]["plateau"])})
+        self.state = TrainingState.from_dict(saved["state"])
+
+    @contextmanager
+    def _everything_written(self) -> Iterator[None]:
+        """Wait at the end for checkpoints that are being written, and raise what their writing raises."""
+        yield
+        self.writer.wait()
 
     @contextmanager
     def _progress_bar(self) -> Iterator[Any]:
@@ -391,29 +384,3 @@ class Trainer:
             yield bar
         finally:
             bar.finish()
-
-
-@contextmanager
-def stop_requested_by_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the loop finishes its step; a second SIGINT interrupts at once.
-
-    (torchrun passes an interrupt on as SIGTERM, to processes that have had the SIGINT of their terminal already.)
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in before:
-        signal.signal(number, request_stop)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
