@@ -16,8 +16,9 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
-from alexnet.commands.options import Device, Json, Quiet
+from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
+from alexnet.commands.train_cli import TRAIN_EPILOG, train
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -31,15 +32,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+app.command(epilog=TRAIN_EPILOG)(train)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
-DATA_HELP = (
-    "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
-    "or not), a prepared data set or its address (https://, s3://), the original files of CIFAR-10, Tiny-ImageNet-200 "
-    "or Imagenette. KIND:PATH settles the kind."
-)
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
     "-160), tiny-imagenet, cifar10 to download."
@@ -62,70 +59,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(
-    epilog=(
-        "Examples:\n\n\b\n"
-        "  alexnet train                                     the built-in digits, in minutes\n"
-        "  alexnet train folder --data photos                your own images, one folder a class\n"
-        "  alexnet train cifar-quick --data cifar-10-batches-py --output runs/quick\n"
-        "  alexnet train folder --data photos optimizer.lr=0.002 train.epochs=200\n\n"
-        "`alexnet recipe list` lists the recipes, `alexnet recipe show folder` every key that can be overridden."
-    )
-)
-def train(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RECIPE|section.key=value",
-            help="A recipe's name or .toml file (default: digits), and values that replace the recipe's, in TOML.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder (default: runs/RECIPE-DATA). If it holds this run, the run goes on."),
-    ] = None,
-    on_stuck: Annotated[
-        str | None,
-        typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
-    ] = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(min=1, help="Train in so many processes of this machine, a GPU each. Other machines: torchrun."),
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a network by a recipe, evaluate it, report.
-
-    Stop it whenever you like: the same command goes on where it stopped, to the same weights.
-    """
-    if devices is not None:
-        from alexnet.commands.launch import launch, without_devices
-
-        raise typer.Exit(launch(devices, without_devices(sys.argv[1:])))
-    from alexnet.commands.output import print_json
-    from alexnet.commands.train import choose_data, choose_output, split_arguments
-    from alexnet.config_io import load_recipe
-
-    name, overrides = split_arguments(arguments or [])
-    if on_stuck is not None:
-        overrides.append(f"train.on_stuck={on_stuck}")
-    recipe = load_recipe(name, overrides)
-    data = choose_data(name, data)
-    output = output or choose_output(name, data)
-    from alexnet.training import run
-
-    summary = run.train(recipe, data, output, progress="silent" if quiet else "auto")
-    if json:
-        print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
-    if not summary.finished:
-        from alexnet.training.stop_signals import exit_code
-
-        raise typer.Exit(exit_code(summary.stopped_by))
 
 
 @app.command()

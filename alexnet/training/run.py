@@ -14,12 +14,10 @@ import torch
 from PIL import Image
 
 from alexnet.config import Recipe
-from alexnet.config_io import load_recipe
+from alexnet.config_io import TRANSFER_RECIPE, load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder, ShardWindows
-from alexnet.data.sources import open_source
-from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
@@ -30,8 +28,6 @@ from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
 from alexnet.runtime.device import (
     Execution,
-    choose_execution,
-    configure,
     default_num_workers,
     describe_choice,
     return_freed_memory,
@@ -39,9 +35,11 @@ from alexnet.runtime.device import (
 from alexnet.runtime.distributed import World, join_world
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
-from alexnet.training.checkpoint import Checkpoint, earlier_checkpoints, load_checkpoint
-from alexnet.training.network import build_network
-from alexnet.training.run_data import RunData, load_data
+from alexnet.training.begin import begin_run, last_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.initial_weights import recipe_with_init
+from alexnet.training.network import BegunNetwork
+from alexnet.training.run_data import RunData, load_run_data
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
@@ -73,24 +71,32 @@ def train(
     output: str | Path = "runs/digits",
     *,
     overrides: Sequence[str] = (),
+    init: str | Path | None = None,
     progress: Mode | ProgressDisplay = "auto",
 ) -> RunSummary:
     """Train by a recipe on a data set, into a run's folder; the same call on the same folder continues the run.
 
-    recipe: a Recipe, a recipe's name or file, or None for `digits`; overrides: "section.key=value" texts laid over it.
-    data: see `alexnet.data.sources.open_source`. progress: "auto", "bars", "plain" or "silent", or a display in use.
-    Raises UserError for what the caller can mend, RunError when the run itself fails.
+    recipe: a Recipe, a recipe's name or file, or None for `digits` (with init, for `transfer`). data: see
+    `alexnet.data.sources.open_source`. overrides: "section.key=value" texts laid over the recipe. init: a checkpoint
+    to begin with; its network and the form of its images take the place of the recipe's, where no override says
+    otherwise. progress: "auto", "bars", "plain" or "silent", or a display in use. Raises UserError for what the caller
+    can mend, RunError when the run itself fails.
     """
-    if not isinstance(recipe, Recipe):
+    folder, note = RunFolder(Path(output)), ""
+    if isinstance(recipe, Recipe):
+        if overrides or init is not None:
+            raise UserError("overrides and init belong to a recipe's name or file; change a Recipe object itself.")
+    elif init is None:
         recipe = load_recipe(recipe, overrides)
-    elif overrides:
-        raise UserError("overrides belong to a recipe's name or file; change a Recipe object itself.")
-    folder = RunFolder(Path(output))
+    else:
+        recipe, note = recipe_with_init(recipe or TRANSFER_RECIPE, overrides, str(init), folder.saved_recipe())
     with join_world(recipe.parallel.timeout_minutes) as world:
         if not world.is_main:
             progress = "silent"
         with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
             try:
+                if note:
+                    display.message(note)
                 return _run(recipe, data, folder, display, world)
             finally:
                 folder.close()
@@ -98,22 +104,16 @@ def train(
 
 
 def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
-    with world.together():
-        saved = folder.saved_recipe() if world.is_main else None
-    saved = world.from_main(saved)
-    with world.together():
-        source, recipe, execution, model, identity = _prepare(recipe, data_name, saved, world)
-        if world.is_main:
-            folder.open(recipe, identity)
+    source, recipe, network, execution = begin_run(recipe, data_name, folder, world)
     if world.from_main(folder.summary.is_file()):
         return _already_finished(folder, display, world)
-    for note in source.notes:
-        display.message(note)
-    display.message(describe_choice(execution))
+    notes = [*network.notes, *source.notes, describe_choice(execution)]
     if world.size > 1:
-        display.message(f"{world.size} processes share the {recipe.train.batch_size} images of a step.")
-    data = load_data(recipe, source, folder, identity, display, world)
-    trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display, world)
+        notes.append(f"{world.size} processes share the {recipe.train.batch_size} images of a step.")
+    for note in notes:
+        display.message(note)
+    data = load_run_data(recipe, source, folder, display, world)
+    trainer = _build_trainer(recipe, data_name, network, data, folder, execution, display, world)
     try:
         if not trainer.fit():
             display.message(
@@ -127,29 +127,6 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         trainer.log.close()
 
 
-def _prepare(
-    recipe: Recipe, data_name: str, saved: Recipe | None, world: World
-) -> tuple[Source, Recipe, Execution, AlexNet, dict[str, Any]]:
-    """The data set opened, the recipe filled in, the network built; and what tells the data from others."""
-    source = open_source(data_name, recipe.data)
-    if source.train is None:
-        raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
-    recipe = _resolve(recipe, source, saved)
-    execution = configure(recipe.runtime)
-    model = build_network(recipe, len(source.classes))
-    _check_fits(recipe, model, world)
-    identity = {
-        "source": data_name,
-        "kind": source.kind,
-        "fingerprint": source.fingerprint,
-        "num_train": len(source.train),
-        "num_val": len(source.val),
-        "classes": list(source.classes),
-        "class_names": list(source.class_names),
-    }
-    return source, recipe, execution, model, identity
-
-
 def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
     display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
     if not world.is_main:
@@ -159,58 +136,10 @@ def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World)
     return RunSummary(folder.path, True, read_json(folder.summary))
 
 
-def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
-    """The recipe with everything that was left to the data or the machine filled in.
-
-    A run that continues elsewhere keeps the device, the precision and the form of conv1 it was begun with.
-    """
-    runtime = recipe.runtime
-    if saved is not None:
-        kept = {key: getattr(saved.runtime, key) for key in ("device", "precision", "conv1")}
-        runtime = runtime.model_copy(update={k: v for k, v in kept.items() if getattr(runtime, k) == "auto"})
-    execution = choose_execution(runtime)
-    runtime = runtime.model_copy(
-        update={
-            "device": str(execution.device),
-            "precision": str(execution.dtype).removeprefix("torch."),
-            "conv1": execution.conv1,
-        }
-    )
-    model = recipe.model
-    if model.num_classes is None:
-        model = model.model_copy(update={"num_classes": len(source.classes)})
-    elif model.num_classes != len(source.classes):
-        raise UserError(
-            f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
-        )
-    return recipe.model_copy(update={"model": model, "runtime": runtime})
-
-
-def _check_fits(recipe: Recipe, model: AlexNet, world: World) -> None:
-    """What a recipe can say that its model or data cannot do; refused before anything is written or decoded."""
-    if recipe.train.batch_size < world.size:
-        raise UserError(
-            f"train.batch_size = {recipe.train.batch_size} leaves some of {world.size} processes without an image; "
-            "raise it, or start fewer processes."
-        )
-    if recipe.data.image_size < model.image_size:
-        raise UserError(
-            f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
-            f"{model.image_size} px; raise it, or set model.image_size."
-        )
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
-    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
-        for layer in named:
-            if layer not in layers:
-                raise UserError(
-                    f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
-                )
-
-
 def _build_trainer(
     recipe: Recipe,
     data_name: str,
-    model: AlexNet,
+    network: BegunNetwork,
     data: RunData,
     folder: RunFolder,
     execution: Execution,
@@ -218,21 +147,15 @@ def _build_trainer(
     world: World,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
-    preprocessing = Preprocessing(
-        image_size=recipe.data.image_size,
-        crop_size=model.image_size,
-        input_scale=model.architecture.input_scale,
-        channel_order=model.architecture.channel_order,
-        mean_mode=recipe.augment.mean,
-        mean_image=torch.from_numpy(data.statistics.mean_image),
-    )
-    environment = describe_environment()
+    model = network.model
+    environment = {**describe_environment(), **network.record}
     recipe_values = recipe.model_dump(mode="json", exclude_none=True)
     with world.together():
-        checkpoint = _last_checkpoint(folder, display) if world.is_main else None
+        checkpoint = last_checkpoint(folder, display) if world.is_main else None
         step = checkpoint.step if checkpoint is not None else 0
         log = _open_log(recipe, recipe_values, folder, step) if world.is_main else NoLog()
     checkpoint = world.from_main(checkpoint)
+    preprocessing = _preprocessing(recipe, network, data, checkpoint)
     description = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,
@@ -256,6 +179,7 @@ def _build_trainer(
         description=description,
         log=log,
         display=display,
+        copied=network.copied,
     )
     if checkpoint is None:
         if world.is_main:
@@ -268,32 +192,31 @@ def _build_trainer(
     return trainer
 
 
+def _preprocessing(
+    recipe: Recipe, network: BegunNetwork, data: RunData, checkpoint: Checkpoint | None
+) -> Preprocessing:
+    """How images become inputs: as the copied weights know them, or by this training set's own mean.
+
+    A run that goes on takes it from its checkpoint, since what it began with may be gone.
+    """
+    model = network.model
+    if checkpoint is not None and recipe.model.init is not None:
+        return checkpoint.preprocessing
+    if network.preprocessing is not None:
+        return network.preprocessing
+    return Preprocessing(
+        image_size=recipe.data.image_size,
+        crop_size=model.image_size,
+        input_scale=model.architecture.input_scale,
+        channel_order=model.architecture.channel_order,
+        mean_mode=recipe.augment.mean,
+        mean_image=torch.from_numpy(data.statistics.mean_image),
+    )
+
+
 def _open_log(recipe: Recipe, recipe_values: dict[str, Any], folder: RunFolder, step: int) -> MetricsLog:
     sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
     return MetricsLog(folder.metrics, sinks, keep_until_step=step)
-
-
-def _last_checkpoint(folder: RunFolder, display: ProgressDisplay) -> Checkpoint | None:
-    """The youngest checkpoint that is whole; None where there is none at all."""
-    path = folder.last_checkpoint
-    damaged: UserError | None = None
-    for file in (path, *earlier_checkpoints(path)):
-        if not file.is_file():
-            continue
-        try:
-            checkpoint = load_checkpoint(file)
-        except UserError as error:
-            damaged = damaged or error
-            continue
-        if damaged is not None:
-            display.message(f"{damaged} The run goes on from the one before, {file}, of step {checkpoint.step}.")
-        return checkpoint
-    if damaged is None:
-        return None
-    raise UserError(
-        f"{damaged} The run cannot go on from it: delete it to start this run again; best.pt is then lost too, so "
-        "copy that first if you want it."
-    )
 
 
 def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution, world: World) -> TrainingLoader:
@@ -328,6 +251,7 @@ def _finish(
     world = trainer.world
     if recipe.evaluate.checkpoint == "best":
         best = world.from_main(load_checkpoint(folder.best_checkpoint) if world.is_main else None)
+        assert best is not None
         step = best.step
         network = trainer.model if trainer.average is None else trainer.average.model
         network.load_state_dict(best.model_state)

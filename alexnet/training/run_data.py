@@ -1,4 +1,4 @@
-"""What a run trains and validates on, read into memory where it fits, with the statistics of its training images."""
+"""The images of a run, decoded or ready to be, with the statistics of the training set."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from alexnet.training.run_folder import RunFolder
 
 
 class RunData(NamedTuple):
-    """A source's two splits as a run uses them."""
+    """Both splits of a data set as a run uses them."""
 
     source: Source
     train: ImageSet
     validation: ImageSet
     statistics: Statistics
+    """Of the training images."""
 
 
-def load_data(
-    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay, world: World
-) -> RunData:
+def load_run_data(recipe: Recipe, source: Source, folder: RunFolder, display: ProgressDisplay, world: World) -> RunData:
     """Both splits and the training set's statistics; what was skipped is kept with the run."""
     with world.together():
         record = read_json(folder.data) if world.is_main else {}
     record = world.from_main(record)
+    assert source.train is not None
     workers = recipe.runtime.num_workers
     workers = default_num_workers(False, world.local_size) if workers is None else workers
     with world.together():
@@ -49,10 +49,12 @@ def load_data(
         if skipped != main_skipped:
             raise UserError("other images than on rank 0 cannot be read here; give all machines the same data.")
         if world.is_main:
-            write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
+            write_text(folder.data, json.dumps({**record, "skipped": skipped}, indent=1))
     with world.together():
         statistics = _statistics(source, train_set, folder, workers, display) if world.is_main else None
-    return RunData(source, train_set, validation, world.from_main(statistics))
+    statistics = world.from_main(statistics)
+    assert statistics is not None
+    return RunData(source, train_set, validation, statistics)
 
 
 def _load_splits(

@@ -5,10 +5,11 @@ Read `Trainer.fit` first. A step is in step.py, the update rule in optimizer.py,
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,7 @@ from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.data_wait import DataWait, reading_advice
+from alexnet.training.freezing import freeze_by_rate
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.replicas import replicate
@@ -74,8 +76,9 @@ class Trainer:
         description: dict[str, Any],
         log: MetricsLog | NoLog,
         display: ProgressDisplay,
+        copied: Collection[str] = (),
     ) -> None:
-        """`description`: the fields of a checkpoint that stay the same during the run.
+        """`description`: the fields of a checkpoint that stay the same; `copied`: layers that model.init has given.
 
         Of the processes of `world`, the main one alone writes to the folder.
         """
@@ -92,8 +95,15 @@ class Trainer:
         self.log = log
         self.display = display
         self.batch_size = recipe.train.batch_size
-        self.network, self.train_step = self._network_and_step()
-        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.network: nn.Module = self.model
+        """What computes the logits: the model, or where there are several processes, one of its replicas."""
+        if world.size > 1:
+            self.train_step = partial(train_step, batch_size=self.batch_size)
+            self._replicate()
+        else:
+            # On a GPU the whole step is one graph; step.py says what is in it.
+            self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
+        self.optimizer = build_optimizer(self.model, recipe.optimizer, copied)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
             for name, features in self.model.dropout_layers.items()
@@ -111,14 +121,13 @@ class Trainer:
         self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
         self.watch = watch_for(recipe, loader.images.labels, self.model.num_classes, self.num_steps)
 
-    def _network_and_step(self) -> tuple[nn.Module, Callable[..., StepResult]]:
-        """What computes the logits, and what updates the weights."""
-        if self.world.size > 1:
-            side = self.model.image_size
-            example = torch.zeros(1, INPUT_CHANNELS, side, side, device=self.device, dtype=self.dtype)
-            return replicate(self.model, example), partial(train_step, batch_size=self.batch_size)
-        # On a GPU the whole step is one graph; step.py says what is in it.
-        return self.model, GraphedStep(on_fallback=self.display.message) if self.device.type == "cuda" else train_step
+    def _replicate(self) -> None:
+        # The replica before has to be gone before there is another: each listens to the gradients of the model.
+        self.network = self.model
+        gc.collect()
+        side = self.model.image_size
+        example = torch.zeros(1, INPUT_CHANNELS, side, side, device=self.device, dtype=self.dtype)
+        self.network = replicate(self.model, example)
 
     def fit(self) -> bool:
         """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""
@@ -186,7 +195,9 @@ class Trainer:
             device=self.device,
         )
         rows = self.loader.rows
-        self.network.train()
+        self.model.train()
+        if freeze_by_rate(self.model, self.optimizer) and self.world.size > 1:
+            self._replicate()
         result = self.train_step(
             self.network,
             self.optimizer,
@@ -227,7 +238,7 @@ class Trainer:
             epoch=self.epoch,
             loss=values["loss"],
             top1_error=values["error"],
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self._learning_rate(),
             images_per_second=num_images / seconds,
             data_wait_share=wait_share,
             seconds=self.state.train_seconds,
@@ -237,10 +248,14 @@ class Trainer:
             self._tell_stuck(stuck.describe(self.model.num_classes), batch)
         return values
 
+    def _learning_rate(self) -> float:
+        """Of the weights of the layers that learn fastest: the recipe's, by its schedule, unless all have factors."""
+        return max(group["lr"] for group in self.optimizer.param_groups if not group["is_bias"])
+
     def _tell_divergence(self, losses: list[float]) -> NoReturn:
         """End the run with a loss that is not finite; nothing is saved over what was good."""
         finite = list(itertools.takewhile(math.isfinite, losses))
-        bad, lr = self.state.step - len(losses) + len(finite), self.optimizer.param_groups[0]["lr"]
+        bad, lr = self.state.step - len(losses) + len(finite), self._learning_rate()
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
         error = RunError(
             f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "
