@@ -15,8 +15,8 @@ def freeze_by_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
     """Let what has a learning rate of 0 at this step cost no gradient; a frozen batch norm keeps its statistics.
 
     Below the first layer that learns nothing is computed backward at all. To be called in training mode, before each
-    step: a schedule may freeze a layer later (S layer-params-145.cfg freezes conv1 at epoch 72). Returns whether another
-    set of parameters is frozen than before.
+    step: a schedule may freeze a layer later (S layer-params-145.cfg freezes conv1 at epoch 72). Returns whether the
+    frozen parameters are others than before.
     """
     changed = False
     for group in optimizer.param_groups:
