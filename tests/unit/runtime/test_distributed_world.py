@@ -1,5 +1,7 @@
 """What one process knows of the others, without any others."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from alexnet.runtime.distributed import ALONE, World, join_world
 def test_every_thing_belongs_to_one_process_and_the_shares_are_even(count, size):
     shares = [World(rank=rank, size=size).share(count) for rank in range(size)]
     assert shares[0].start == 0 and shares[-1].stop == count
-    assert all(one.stop == next_one.start for one, next_one in zip(shares, shares[1:], strict=False))
+    assert all(one.stop == next_one.start for one, next_one in pairwise(shares))
     lengths = {len(share) for share in shares}
     assert max(lengths) - min(lengths) <= 1
 
@@ -52,7 +54,7 @@ def others(rank, *said):
 
 def test_the_error_of_another_is_raised_here_and_says_whose_it_is():
     with (
-        pytest.raises(UserError, match="^on rank 1: photos does not exist") as caught,
+        pytest.raises(UserError, match=r"^on rank 1: photos does not exist") as caught,
         others(0, (True, "photos does not exist")).together(),
     ):
         pass
@@ -61,7 +63,7 @@ def test_the_error_of_another_is_raised_here_and_says_whose_it_is():
 
 def test_an_error_of_all_names_nobody():
     with (
-        pytest.raises(RunError, match="^the disk is full") as caught,
+        pytest.raises(RunError, match=r"^the disk is full") as caught,
         others(0, (False, "the disk is full")).together(),
     ):
         raise RunError("the disk is full")
