@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "commands": {
-        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
-        "training",
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "models", "reporting", "reproduce"),
+        *("runtime", "training"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
