@@ -8,7 +8,10 @@ from typing import get_args
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
+from alexnet.exporting.accuracy import Loss
 from alexnet.exporting.formats import WEIGHTS, ExportReport, ExportSettings, Format, Weights, find_format, writer_of
+from alexnet.exporting.verification import Verification
+from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
@@ -95,3 +98,33 @@ def _print(report: ExportReport) -> None:
     print(f"{report.output}: {report.format}, weights in {report.weights}, {report.num_bytes:,} bytes")
     for note in report.notes:
         print(note)
+    if report.verification is not None:
+        _print_verification(report.verification)
+    if report.loss is not None:
+        _print_loss(report.loss, report)
+
+
+def _print_verification(result: Verification) -> None:
+    batches = ", ".join(map(str, result.batch_sizes))
+    print(f"Run by {result.runtime} on {result.images}, batches of {batches}: the largest differences from the network")
+    logits = "" if result.logits is None else f", of a logit {result.logits:.1e} of the largest"
+    print(
+        f"with the same weights are {result.probabilities:.1e} of a probability, {result.log_probabilities:.1e} of its "
+        f"logarithm (relative){logits}."
+    )
+
+
+def _print_loss(loss: Loss, report: ExportReport) -> None:
+    print_table(
+        ["", "top-1 error", "top-5 error", "loss"],
+        [
+            [name, f"{result.top1_error:.2%}", f"{result.top5_error:.2%}", f"{result.loss:.4f}"]
+            for name, result in (("network in float32", loss.network), (f"file in {report.weights}", loss.file))
+        ],
+        title=f"{loss.num_images} images of {loss.data} ({loss.split}), {loss.views} view",
+        numeric=["top-1 error", "top-5 error", "loss"],
+    )
+    print(
+        f"Same first guess on {loss.same_first_guess:.2%} of the images; probabilities differ by up to "
+        f"{loss.largest_difference:.2g}."
+    )

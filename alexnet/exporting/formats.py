@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from alexnet.errors import UserError
 
 if TYPE_CHECKING:
+    from alexnet.exporting.accuracy import Loss
+    from alexnet.exporting.verification import Verification
     from alexnet.reporting.progress import Progress
     from alexnet.training.checkpoint import Checkpoint
 
@@ -37,6 +39,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
+        Format("onnx", ".onnx", "an ONNX model, images in, probabilities out", "onnx_file:write_onnx", is_program=True),
         Format("pt2", ".pt2", "a program of torch.export, the same inside", "pt2_file:write_pt2", is_program=True),
     )
 }
@@ -69,6 +72,10 @@ class ExportReport:
     """Of the file, or of all files of a folder."""
     notes: Sequence[str] = ()
     """Sentences that the person should read."""
+    verification: Verification | None = None
+    """What running the file gave; None for formats that are not programs."""
+    loss: Loss | None = None
+    """What the file's accuracy is beside the network's own, where a data set was given."""
     details: dict[str, Any] = field(default_factory=dict)
     """Facts of the format, plain types for JSON."""
 

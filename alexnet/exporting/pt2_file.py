@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
-from alexnet.exporting.description import describe
-from alexnet.exporting.formats import ExportReport, ExportSettings
+from alexnet.exporting.formats import FORMATS, ExportReport, ExportSettings
 from alexnet.exporting.network import ImageClassifier
+from alexnet.exporting.program import Program, write_program
+from alexnet.exporting.verification import Runner
 from alexnet.reporting.progress import Progress
-from alexnet.runtime.files import write_atomically
-from alexnet.training.checkpoint import Checkpoint, build_model
+from alexnet.training.checkpoint import Checkpoint
+
+DESCRIPTION_FILE = "alexnet.json"
+"""The extra file with the classes and everything else that `describe` says."""
 
 
 def write_pt2(checkpoint: Checkpoint, output: Path, settings: ExportSettings, display: Progress) -> ExportReport:
-    """Write the program, with its description as the extra file `alexnet.json`; see `formats.Writer`."""
-    classifier = ImageClassifier(build_model(checkpoint), checkpoint.preprocessing, logits=settings.logits)
+    """Write the program of torch.export; see `formats.Writer`."""
+    return write_program(FORMATS["pt2"], _trace, checkpoint, output, settings, display)
+
+
+def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Program:
     batch = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(classifier, (classifier.example(),), dynamic_shapes=batch)
-    description = json.dumps(describe(checkpoint, settings.weights), indent=1)
 
-    def write(file: BinaryIO) -> None:
-        torch.export.save(program, file, extra_files={"alexnet.json": description})  # type: ignore[arg-type]
+    def save(file: BinaryIO) -> None:
+        extra_files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
+        torch.export.save(program, file, extra_files=extra_files)  # type: ignore[arg-type]
 
-    write_atomically(output, write)
-    return ExportReport("pt2", output, settings.weights, output.stat().st_size)
+    return Program(save, lambda path: _open(path, classifier.output_names), f"torch {torch.__version__}")
+
+
+def _open(path: Path, output_names: tuple[str, ...]) -> Runner:
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()  # type: ignore[arg-type]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(images))
+        return {name: output.numpy() for name, output in zip(output_names, outputs, strict=True)}
+
+    return run
