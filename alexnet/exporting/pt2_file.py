@@ -29,6 +29,8 @@ def write_pt2(checkpoint: Checkpoint, output: Path, settings: ExportSettings, di
 def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Program:
     batch = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(classifier, (classifier.example(),), dynamic_shapes=batch)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it would carry paths of this machine into the file
 
     def save(file: BinaryIO) -> None:
         extra_files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}

@@ -20,6 +20,7 @@ from alexnet.evaluation.inputs import open_inputs
 from alexnet.evaluation.views import cut_views, view_crops
 
 BATCH_SIZES = (1, 3, 64)
+_NUM_DRAWN = 16
 _SMALLEST_PROBABILITY = 1e-30
 """The logarithms of smaller ones are not compared: float32 holds them with ever fewer digits."""
 
@@ -32,7 +33,7 @@ class Photographs:
     """Squares to verify on."""
 
     squares: np.ndarray
-    """(64, S, S, 3) uint8."""
+    """(64, S, S, 3) uint8; fewer images are repeated."""
     source: str
     """What they are, for people."""
 
@@ -60,9 +61,8 @@ class Verification:
 
 def drawn_photographs(image_size: int) -> Photographs:
     """Photographs that are there on every machine."""
-    count = max(BATCH_SIZES)
-    squares = np.stack([to_square(draw_photograph(number), image_size) for number in range(count)])
-    return Photographs(squares, f"{count} drawn photographs")
+    squares = [to_square(draw_photograph(number), image_size) for number in range(_NUM_DRAWN)]
+    return _photographs(squares, f"{_NUM_DRAWN} drawn photographs")
 
 
 def photographs_of(images: ImageSet, name: str) -> Photographs:
