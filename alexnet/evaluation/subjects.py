@@ -36,6 +36,8 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
     data may have fewer classes than the network. Raises UserError for data that cannot be opened, a split that is not
     there and classes that the network does not know.
     """
+    if split not in ("train", "val"):
+        raise UserError(f"the split is train or val, not {split!r}")
     source = open_source(data or checkpoint.data, recipe_of(checkpoint).data)
     chosen = source.train if split == "train" else source.val
     if chosen is None:
