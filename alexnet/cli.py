@@ -15,6 +15,7 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
 from alexnet.errors import RunError, UserError
@@ -33,6 +34,7 @@ recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command("import", epilog=IMPORT_EPILOG)(import_)
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
