@@ -1,4 +1,4 @@
-"""Caffe's two networks with a few maps each: the layers are all there, the files are small."""
+"""Networks with a few maps in each layer: the layers are all there, the files are small."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ def fetch(
 ) -> Path:
     """The downloaded file in `folder`; one that is there already is checked and used, one that broke off is taken up.
 
-    Of several processes that want the same file one fetches it, and the others wait. elsewhere: what to do when the disk
-    is too small. Raises UserError, saying which file to put where, when the address cannot be reached.
+    Of several processes that want the same file one fetches it, and the others wait. elsewhere: what to do when the
+    disk is too small. Raises UserError, saying which file to put where, when the address cannot be reached.
     """
     path = folder / download.file_name
     if path.is_file():

@@ -179,9 +179,9 @@ def create_model(
     names of layers to leave out; a convolution goes together with its activation. Equal arguments give equal weights.
 
     weights: the name of published ones instead of initial ones, "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for
-    `caffe`, "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for what there is. They are fetched once, checked and
-    kept where torch.hub keeps its own; progress: show the download on standard error. Weights in a file are
-    `alexnet.import_weights`' business, weights with classes and preprocessing are in the checkpoint it makes.
+    `caffe`, "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for what there is. They are fetched once, checked,
+    and kept where torch.hub keeps its own; progress: show the download on standard error. `alexnet.import_weights`
+    makes a checkpoint of them, with classes and preprocessing, and of weights in a file.
 
     Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, where layers that are left out
     were needed by others, and for weights that are not there or do not fit.

@@ -125,19 +125,21 @@ def _no_fit(
 
 
 def _fitting_sizes(architecture: Architecture, shapes: Shapes) -> list[int]:
-    """The sizes of images for which the weights would fit."""
+    """The sizes of images for which the weights would fit, where it is only the size that does not."""
     first = next((layer.name for layer in architecture.layers if isinstance(layer, Linear)), "")
     weight = shapes.get(f"{first}.weight", ())
-    fitting = []
+
+    def fits(size: int) -> bool:
+        rows = layer_shapes(architecture, 1, size)
+        return weight[1:] == (next(math.prod(row.inputs) for row in rows if row.layer.name == first),)
+
     try:
-        for size in range(minimum_image_size(architecture), _LARGEST_IMAGE + 1):
-            rows = layer_shapes(architecture, 1, size)
-            inputs = next(math.prod(row.inputs) for row in rows if row.layer.name == first)
-            if len(weight) == 2 and inputs == weight[1] and not _misfits(architecture, shapes, size):
-                fitting.append(size)
+        if fits(architecture.image_size):
+            return []
+        sizes = [size for size in range(minimum_image_size(architecture), _LARGEST_IMAGE + 1) if fits(size)]
     except UserError:  # groups that do not divide what they are given, at any size
         return []
-    return fitting
+    return sizes if sizes and not _misfits(architecture, shapes, sizes[0]) else []
 
 
 def _differences(fitting: Iterable[Architecture]) -> str:
@@ -154,7 +156,10 @@ def _text(shape: tuple[int, ...]) -> str:
 
 def checked_tensor(name: str, key: str, tensor: Tensor) -> Tensor:
     """The tensor as dense float32 of its own, contiguous. Raises UserError for one that is not dense numbers."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
-        kind = "quantised" if tensor.is_quantized else str(tensor.layout if not tensor.is_meta else tensor.device)
-        raise UserError(f"{key} of {name} is {kind.removeprefix('torch.')}; dense numbers are read only.")
-    return tensor.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_meta:
+        kind = tensor.device if tensor.is_meta else tensor.dtype if tensor.is_complex() else tensor.layout
+        raise UserError(f"{key} of {name} is {str(kind).removeprefix('torch.')}; only dense real numbers are read.")
+    try:
+        return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    except (RuntimeError, NotImplementedError):  # torch's, for quantised numbers
+        raise UserError(f"{key} of {name} is {tensor.dtype}; only dense real numbers are read.") from None

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_MOST_STEPS = 1_000_000
+_MOST_STEPS = 100_000
 _MOST_VALUES, _DEEPEST = 100_000, 8
 _DTYPE = re.compile(r"[<>|=]?(f[248]|i[1248]|u[1248]|b1|O8?)")
 

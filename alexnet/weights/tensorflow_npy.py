@@ -44,7 +44,7 @@ def find_npy_weights(path: Path, *, allow_pickle: bool) -> Found:
             ours = _fc6(weights, _num_maps(contents, path), path)
         else:
             ours = weights.reshape(-1, weights.shape[-1]).T
-        tensors[f"{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(ours, np.float32))
+        tensors[f"{layer}.weight"] = torch.from_numpy(np.array(ours, np.float32, order="C"))
         tensors[f"{layer}.bias"] = torch.from_numpy(np.array(biases, np.float32).reshape(-1))
         names.update({f"{layer}.weight": f"{layer}[0]", f"{layer}.bias": f"{layer}[1]"})
     return Found("a dictionary of the old TensorFlow ports", tensors, names, _variants(path))

@@ -30,7 +30,7 @@ _MOST_UNKNOWN = 200
 _UNKNOWN = re.compile(r"Unsupported global: GLOBAL ([\w.]+) ")
 _PROGRAMS = re.compile(
     r"(?:(?:os|posix|nt|sys|subprocess|commands|shutil|socket|runpy|pty|importlib|ctypes|pickle|marshal|code|operator)\."
-    r"|(?:builtins|__builtin__)\.(?:eval|exec|compile|getattr|setattr|open|__import__|map|apply)$)"
+    r"|(?:builtins|__builtin__)\.(?:eval|exec|compile|open|__import__|apply)$)"
 )
 
 
@@ -104,6 +104,8 @@ def _reason(error: Exception) -> str:
             "it holds a whole network in torch's old format. In torch, where you trust the file: "
             "torch.save(torch.load(FILE, weights_only=False).state_dict(), 'weights.pth'), then import weights.pth"
         )
+    if "reduce for unrecognized function" in str(error):
+        return "it asks for something to be called that weights never need, and nothing in it was run"
     return f"it is damaged, or was not written by torch.save ({type(error).__name__})"
 
 
