@@ -110,9 +110,9 @@ def expected_shapes(architecture: Architecture, num_classes: int, image_size: in
 def _no_fit(
     name: str, nearest: Architecture, misfits: list[str], shapes: Shapes, image_size: int | None, *, only: bool
 ) -> str:
-    sizes = _fitting_sizes(nearest, shapes)
+    known = image_size or nearest.image_size
+    sizes = _fitting_sizes(nearest, shapes, known)
     if sizes:
-        known = image_size or nearest.image_size
         span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
         return (
             f"The weights of {name} are those of {nearest.name} for images of {span} px, not of {known} px: give the "
@@ -124,8 +124,8 @@ def _no_fit(
     return f"The weights of {name} {which}: {shown}{more}. `alexnet info {nearest.name}` shows its layers."
 
 
-def _fitting_sizes(architecture: Architecture, shapes: Shapes) -> list[int]:
-    """The sizes of images for which the weights would fit, where it is only the size that does not."""
+def _fitting_sizes(architecture: Architecture, shapes: Shapes, known: int) -> list[int]:
+    """The sizes of images for which the weights would fit, where it is only the known size that does not."""
     first = next((layer.name for layer in architecture.layers if isinstance(layer, Linear)), "")
     weight = shapes.get(f"{first}.weight", ())
 
@@ -134,12 +134,11 @@ def _fitting_sizes(architecture: Architecture, shapes: Shapes) -> list[int]:
         return weight[1:] == (next(math.prod(row.inputs) for row in rows if row.layer.name == first),)
 
     try:
-        if fits(architecture.image_size):
-            return []
-        sizes = [size for size in range(minimum_image_size(architecture), _LARGEST_IMAGE + 1) if fits(size)]
+        smallest = minimum_image_size(architecture)
+        sizes = [size for size in range(smallest, _LARGEST_IMAGE + 1) if fits(size)]
     except UserError:  # groups that do not divide what they are given, at any size
         return []
-    return sizes if sizes and not _misfits(architecture, shapes, sizes[0]) else []
+    return sizes if known not in sizes and sizes and not _misfits(architecture, shapes, sizes[0]) else []
 
 
 def _differences(fitting: Iterable[Architecture]) -> str:

@@ -1,4 +1,4 @@
-"""Published weights: fetched from a server on this machine, checked, cached; and explained where there is no network."""
+"""Published weights: fetched from a server on this machine, checked, cached; explained where there is no network."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_another_file_than_the_official_one_is_refused(narrow, server: Server) -
     damaged = bytearray(server.files["caffe_ilsvrc12.tar.gz"])
     damaged[len(damaged) // 2] ^= 255
     server.files["caffe_ilsvrc12.tar.gz"] = bytes(damaged)
-    with pytest.raises(UserError, match="is damaged|does not hold Caffe's mean image"):
+    with pytest.raises(UserError, match=r"is damaged|does not hold Caffe's mean image"):
         import_weights("bvlc_reference_caffenet")
 
 
