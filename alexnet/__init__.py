@@ -12,6 +12,7 @@ from alexnet._version import __version__
 
 if TYPE_CHECKING:
     from alexnet.commands.evaluate import evaluate
+    from alexnet.commands.export import export
     from alexnet.commands.prepare import prepare
     from alexnet.config import Recipe
     from alexnet.config_io import load_recipe
@@ -29,6 +30,7 @@ _HOMES = {
     "UserError": "alexnet.errors",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
+    "export": "alexnet.commands.export",
     "import_weights": "alexnet.weights.importing",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
@@ -48,6 +50,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export",
     "import_weights",
     "load_checkpoint",
     "load_model",

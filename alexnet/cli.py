@@ -15,6 +15,7 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.export_cli import EXPORT_EPILOG, export
 from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
@@ -34,6 +35,7 @@ recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=EXPORT_EPILOG)(export)
 app.command("import", epilog=IMPORT_EPILOG)(import_)
 
 DATA_HELP = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import numpy as np
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Split
+from alexnet.data.squares import ImageSet, load_images
 from alexnet.errors import UserError
+from alexnet.runtime.device import default_num_workers
 
 if TYPE_CHECKING:
     from alexnet.training.checkpoint import Checkpoint
@@ -51,3 +54,29 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
         )
     positions = np.array([classes.index(name) for name in source.classes], dtype=np.int64)
     return replace(chosen, labels=positions[chosen.labels], classes=checkpoint.classes)
+
+
+def images_for(
+    checkpoint: Checkpoint,
+    data: str | None,
+    split: str,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_message: Callable[[str], object] | None = None,
+) -> ImageSet:
+    """The images of `split_for` as squares of the size that the network's preprocessing takes.
+
+    on_progress(images read, images in all); on_message is told of each image that cannot be read and is left out.
+    """
+    images = load_images(
+        split_for(checkpoint, data, split),
+        checkpoint.preprocessing.image_size,
+        num_workers=default_num_workers(images_in_memory=False),
+        max_unreadable=recipe_of(checkpoint).data.max_unreadable,
+        memory_limit_bytes=None,
+        on_progress=on_progress,
+    )
+    for item in images.skipped:
+        if on_message is not None:
+            on_message(f"{item.key} is unreadable and left out: {item.reason}.")
+    return images

@@ -88,6 +88,22 @@ def test_imported_weights_do_what_the_checkpoint_they_are_of_does(alexnet, tmp_p
     assert "untrained" not in alexnet("doctor", "mine.pt").out
 
 
+def test_an_exported_safetensors_file_is_imported_as_what_it_was(alexnet, tmp_path: Path) -> None:
+    write(tmp_path / "net.caffemodel", net_of(create_model(small("caffe"), 5, seed=1)))
+    assert alexnet("import", "net.caffemodel", "--mean", "104,117,123").code == 0
+    done = alexnet("export", "net.pt", "--output", "net.safetensors")
+    assert done.code == 0 and "net.safetensors: safetensors, weights in float32" in done.out, done.err
+    assert alexnet("import", "net.safetensors", "--output", "again.pt").code == 0
+    first, second = load_checkpoint("net.pt"), load_checkpoint("again.pt")
+    assert first.architecture == second.architecture and first.environment == second.environment
+    assert all(torch.equal(second.model_state[name], value) for name, value in first.model_state.items())
+    refused = alexnet("export", "net.pt", "--output", "net.pth")
+    assert refused.code == 2 and "torchvision has no caffe: its alexnet is the network of 2014" in refused.err
+    refused = alexnet("export", "net.pt", "--output", "n.safetensors", "--weights", "int8")
+    assert refused.code == 2 and "--weights is nothing for the format safetensors" in refused.err
+    assert not (tmp_path / "net.pth").exists() and not (tmp_path / "n.safetensors").exists()
+
+
 def test_the_command_says_what_it_found_and_assumed(alexnet, tmp_path: Path) -> None:
     write(tmp_path / "net.caffemodel", net_of(create_model(small("caffenet"), 5, seed=1)))
     done = alexnet("import", "net.caffemodel")

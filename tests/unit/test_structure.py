@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
     "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "weights"},
     "commands": {
-        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
-        *("training", "weights"),
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "models", "reporting", "reproduce"),
+        *("runtime", "training", "weights"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
