@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet.errors import UserError
 from alexnet.models import ARCHITECTURES, AlexNet, Architecture, compare, get_architecture, minimum_image_size
 from alexnet.models.architecture import Linear, layer_shapes
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.weights.found import Found
 
 _SHOWN = 4
@@ -55,6 +56,16 @@ def choose_network(found: Found, name: str, variant: str | None, image_size: int
     )
 
 
+def check_fit(checkpoint: Checkpoint, name: str) -> None:
+    """Raises UserError where the weights of a file that describes itself are not those of its network."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.model_state.items()}
+    misfits = _misfits(checkpoint.architecture, shapes, checkpoint.image_size)
+    if not misfits and _num_classes(checkpoint.architecture, shapes) != len(checkpoint.classes):
+        misfits = [f"it names {len(checkpoint.classes):,} classes"]
+    if misfits:
+        raise UserError(f"{name} describes another network than its weights are of: {misfits[0]}.")
+
+
 def _candidates(found: Found, name: str, variant: str | None) -> list[Architecture]:
     described = found.architecture
     if described is not None:
@@ -80,8 +91,10 @@ def _misfits(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], 
         return [f"images of {image_size:,} px are larger than {_LARGEST_IMAGE:,}"] * (len(shapes) + 1)
     try:
         expected = expected_shapes(architecture, _num_classes(architecture, shapes), image_size)
-    except (UserError, ValueError, RuntimeError) as error:  # torch's own, for sizes beyond all bounds
+    except UserError as error:
         return [str(error)] * (len(shapes) + 1)
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:  # a record from a file can hold anything
+        return [f"its layers cannot be ({error})"] * (len(shapes) + 1)
     missing = [f"{key} is missing" for key in expected if key not in shapes]
     surplus = [f"{key} has no place" for key in shapes if key not in expected]
     other = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import subprocess
 import zipfile
@@ -51,6 +52,14 @@ def test_names_are_found_under_every_wrapper(rename, tmp_path: Path) -> None:
     assert found.names["conv5.bias"] == rename("features.10.bias") and found.variants == ("torchvision",)
 
 
+class Config(dict):
+    """A dictionary of another class, as configurations are."""
+
+
+class Counts(collections.defaultdict):
+    """Another, made by a call."""
+
+
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "old format"])
 @pytest.mark.parametrize("place", ["state_dict", "model", "model_state_dict", "net", "my_own_name"])
 def test_weights_are_found_beside_anything(place, new, tmp_path: Path) -> None:
@@ -60,6 +69,8 @@ def test_weights_are_found_beside_anything(place, new, tmp_path: Path) -> None:
         "args": argparse.Namespace(lr=0.1, data=Path("somewhere")),
         "best_acc1": torch.tensor(56.5),
         "loss": np.float64(1.9),
+        "history": Counts(int, {"epoch": 3}),
+        "config": Config(lr=0.1, model=Config(name="alexnet")),
         place: state(rename=lambda name: f"module.{name}"),
         "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"weight_decay": 1e-4}]},
     }
