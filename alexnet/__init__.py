@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from alexnet.errors import RunError, UserError
     from alexnet.evaluation.predictor import load_predictor, predict
     from alexnet.models import AlexNet, create_model
-    from alexnet.training.checkpoint import load_checkpoint, load_model
+    from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
+    from alexnet.weights.importing import import_weights
 
 _HOMES = {
     "AlexNet": "alexnet.models",
@@ -30,12 +31,14 @@ _HOMES = {
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
     "export": "alexnet.commands.export",
+    "import_weights": "alexnet.weights.importing",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
     "load_recipe": "alexnet.config_io",
     "predict": "alexnet.evaluation.predictor",
     "prepare": "alexnet.commands.prepare",
+    "save_checkpoint": "alexnet.training.checkpoint",
     "train": "alexnet.training.run",
 }
 
@@ -48,12 +51,14 @@ __all__ = [
     "create_model",
     "evaluate",
     "export",
+    "import_weights",
     "load_checkpoint",
     "load_model",
     "load_predictor",
     "load_recipe",
     "predict",
     "prepare",
+    "save_checkpoint",
     "train",
 ]
 

@@ -16,6 +16,7 @@ import typer
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.export_cli import EXPORT_EPILOG, export
+from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
 from alexnet.errors import RunError, UserError
@@ -35,6 +36,7 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 app.command(epilog=EXPORT_EPILOG)(export)
+app.command("import", epilog=IMPORT_EPILOG)(import_)
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "

@@ -22,7 +22,10 @@ EXPORT_EPILOG = (
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or a run's folder.")],
     output: Annotated[Path, typer.Option(help="The file to write.")],
-    format: Annotated[str | None, typer.Option(help="onnx or pt2. Default: what the file's suffix says.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="onnx, pt2, safetensors or torchvision. Default: what the file's suffix says."),
+    ] = None,
     weights: Annotated[str, typer.Option(help="How they are stored: float32, float16 or int8.")] = "float32",
     logits: Annotated[bool, typer.Option("--logits", help="Give the logits too, as a second output.")] = False,
     data: Annotated[

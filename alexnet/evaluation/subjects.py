@@ -38,6 +38,10 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
     """
     if split not in ("train", "val"):
         raise UserError(f"the split is train or val, not {split!r}")
+    if not data and not checkpoint.data:
+        raise UserError(
+            "the checkpoint was imported, and does not say on which images to ask it; name them with --data"
+        )
     source = open_source(data or checkpoint.data, recipe_of(checkpoint).data)
     chosen = source.train if split == "train" else source.val
     if chosen is None:

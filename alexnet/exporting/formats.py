@@ -41,6 +41,18 @@ FORMATS: dict[str, Format] = {
     for each in (
         Format("onnx", ".onnx", "an ONNX model, images in, probabilities out", "onnx_file:write_onnx", is_program=True),
         Format("pt2", ".pt2", "a program of torch.export, the same inside", "pt2_file:write_pt2", is_program=True),
+        Format(
+            "safetensors",
+            ".safetensors",
+            "the weights, and what a checkpoint knows about them",
+            "weight_files:write_safetensors_file",
+        ),
+        Format(
+            "torchvision",
+            ".pth",
+            "the weights as torchvision's own alexnet loads them",
+            "weight_files:write_torchvision_file",
+        ),
     )
 }
 

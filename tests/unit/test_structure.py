@@ -34,17 +34,19 @@ MAY_IMPORT = {
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
     "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
-    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "weights"},
     "commands": {
         *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "models", "reporting", "reproduce"),
-        *("runtime", "training"),
+        *("runtime", "training", "weights"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }
-# The predictor and the report open checkpoints by their path; they do so inside a function.
-LAZILY = {"evaluation": {"training"}, "reporting": {"training"}}
+# The predictor and the report open checkpoints by their path, and create_model fetches published weights; they do so
+# inside a function.
+LAZILY = {"evaluation": {"training"}, "models": {"weights"}, "reporting": {"training"}}
 
 
 def name_of(path):
