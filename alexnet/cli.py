@@ -121,6 +121,7 @@ def predict(
         "  alexnet doctor                                    this machine\n"
         "  alexnet doctor photos                             a data set\n"
         "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
+        "  alexnet doctor transfer photos --init runs/cifar  ... one that begins with a trained network\n"
         "  alexnet doctor runs/photos                        a run\n"
         "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
         "Exit code 0: nothing but notes; 1: problems or warnings were found."
@@ -136,6 +137,10 @@ def doctor(
         ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="A trained network that the recipe (default: transfer) begins with."),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
@@ -148,7 +153,7 @@ def doctor(
     """
     from alexnet.commands.doctor import doctor_command
 
-    if not doctor_command(things or [], data or [], full=full, as_json=json):
+    if not doctor_command(things or [], data or [], init=init, full=full, as_json=json):
         raise typer.Exit(1)
 
 

@@ -109,7 +109,7 @@ def values_of_network(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def recipe_with_init(
-    name_or_path: str | Path, overrides: Sequence[str], init: str, saved: Recipe | None
+    name_or_path: str | Path, overrides: Sequence[str], init: str, saved: Recipe | None = None
 ) -> tuple[Recipe, str]:
     """A recipe with model.init = `init`, and that checkpoint's network and images where no override says otherwise.
 
