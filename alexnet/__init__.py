@@ -17,40 +17,47 @@ if TYPE_CHECKING:
     from alexnet.config_io import load_recipe
     from alexnet.errors import RunError, UserError
     from alexnet.evaluation.predictor import load_predictor, predict
+    from alexnet.hub.model import HubAlexNet, from_pretrained, push_to_hub
     from alexnet.models import AlexNet, create_model
     from alexnet.training.checkpoint import load_checkpoint, load_model
     from alexnet.training.run import train
 
 _HOMES = {
     "AlexNet": "alexnet.models",
+    "HubAlexNet": "alexnet.hub.model",
     "Recipe": "alexnet.config",
     "RunError": "alexnet.errors",
     "UserError": "alexnet.errors",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
+    "from_pretrained": "alexnet.hub.model",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
     "load_recipe": "alexnet.config_io",
     "predict": "alexnet.evaluation.predictor",
     "prepare": "alexnet.commands.prepare",
+    "push_to_hub": "alexnet.hub.model",
     "train": "alexnet.training.run",
 }
 
 __all__ = [
     "AlexNet",
+    "HubAlexNet",
     "Recipe",
     "RunError",
     "UserError",
     "__version__",
     "create_model",
     "evaluate",
+    "from_pretrained",
     "load_checkpoint",
     "load_model",
     "load_predictor",
     "load_recipe",
     "predict",
     "prepare",
+    "push_to_hub",
     "train",
 ]
 

@@ -16,6 +16,7 @@ import typer
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
+from alexnet.commands.push_cli import PUSH_EPILOG, push
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
 from alexnet.commands.train_cli import TRAIN_EPILOG, train
 from alexnet.errors import RunError, UserError
@@ -35,6 +36,7 @@ app.command(epilog=TRAIN_EPILOG)(train)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=PUSH_EPILOG)(push)
 
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "

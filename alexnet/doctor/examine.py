@@ -18,7 +18,7 @@ from alexnet.doctor.machine import inspect_machine
 from alexnet.doctor.recipe import inspect_fit, inspect_recipe
 from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
-from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint import Checkpoint, is_on_the_hub
 from alexnet.training.initial_weights import recipe_with_init
 
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
@@ -57,6 +57,8 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = (), init: str | 
             things.overrides.append(argument)
         elif is_run(path):
             things.runs.append(path)
+        elif is_on_the_hub(argument) or (path / "model.safetensors").is_file():
+            things.checkpoints.append(Path(argument))
         elif (argument in recipe_names() and not path.is_dir()) or (path.suffix == ".toml" and path.is_file()):
             _add_recipe(things, argument)
         elif path.is_file() and _is_named_like_checkpoint(path):
