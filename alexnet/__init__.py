@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from alexnet.evaluation.predictor import load_predictor, predict
     from alexnet.hub.model import HubAlexNet, from_pretrained, push_to_hub
     from alexnet.models import AlexNet, create_model
-    from alexnet.training.checkpoint import load_checkpoint, load_model
+    from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
+    from alexnet.weights.importing import import_weights
 
 _HOMES = {
     "AlexNet": "alexnet.models",
@@ -31,6 +32,7 @@ _HOMES = {
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
     "from_pretrained": "alexnet.hub.model",
+    "import_weights": "alexnet.weights.importing",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
@@ -38,6 +40,7 @@ _HOMES = {
     "predict": "alexnet.evaluation.predictor",
     "prepare": "alexnet.commands.prepare",
     "push_to_hub": "alexnet.hub.model",
+    "save_checkpoint": "alexnet.training.checkpoint",
     "train": "alexnet.training.run",
 }
 
@@ -51,6 +54,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "from_pretrained",
+    "import_weights",
     "load_checkpoint",
     "load_model",
     "load_predictor",
@@ -58,6 +62,7 @@ __all__ = [
     "predict",
     "prepare",
     "push_to_hub",
+    "save_checkpoint",
     "train",
 ]
 

@@ -15,6 +15,7 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
 from alexnet.commands.push_cli import PUSH_EPILOG, push
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
@@ -37,6 +38,7 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 app.command(epilog=PUSH_EPILOG)(push)
+app.command("import", epilog=IMPORT_EPILOG)(import_)
 
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "

@@ -69,7 +69,7 @@ def _print_variant(
         print_json(record)
         return
     for key, value in card.items():
-        if not isinstance(value, (dict, list)) and value is not None:
+        if not isinstance(value, (dict, list)) and value not in (None, ""):
             print(f"{key:16}{printable(str(value))}")
     print(f"{architecture.name}: {architecture.summary}")
     print(f"source: {architecture.source}")
@@ -112,6 +112,10 @@ def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         "metrics": checkpoint.metrics,
         "environment": checkpoint.environment,
     }
+    if checkpoint.imported is not None:
+        card["imported"] = "{file} ({form}, sha256 {sha256:.16})".format(**checkpoint.imported)
+        if checkpoint.imported["published"] is not None:
+            card["published"] = "{name}: {reported}".format(**checkpoint.imported["published"])
     if checkpoint.metrics:
         card["validation"] = _result(checkpoint.metrics)
     summary = path / "summary.json"

@@ -131,7 +131,8 @@ def _preprocessing(name: str, checkpoint: Checkpoint) -> list[Finding]:
 def _result(name: str, checkpoint: Checkpoint) -> list[Finding]:
     chance = 1 - 1 / checkpoint.num_classes
     error = checkpoint.metrics.get("top1_error")
-    if checkpoint.step == 0 or (error is not None and error >= _CHANCE_SHARE * chance):
+    is_untrained = checkpoint.step == 0 and checkpoint.imported is None
+    if is_untrained or (error is not None and error >= _CHANCE_SHARE * chance):
         was = "" if error is None else f"; its validation error was {error:.1%}, guessing gives {chance:.1%}"
         return [finding("untrained", name, f"Step {checkpoint.step}{was}.")]
     return []

@@ -33,6 +33,10 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
     data may have fewer classes than the network. Raises UserError for data that cannot be opened, a split that is not
     there and classes that the network does not know.
     """
+    if not data and not checkpoint.data:
+        raise UserError(
+            "the checkpoint was imported, and does not say on which images to ask it; name them with --data"
+        )
     source = open_source(data or checkpoint.data, recipe_of(checkpoint).data)
     chosen = source.train if split == "train" else source.val
     if chosen is None:

@@ -31,6 +31,8 @@ def networks(bench: Workbench, model: str = "as_run") -> Iterator[tuple[int, Che
 
 def describe(checkpoint: Checkpoint) -> str:
     """The network in a few words, for a protocol."""
+    if checkpoint.imported is not None:
+        return f"{checkpoint.architecture.name}, imported from {checkpoint.imported['file']}"
     name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
     return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
 

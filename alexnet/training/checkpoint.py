@@ -33,7 +33,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     recipe: dict[str, Any]
     data: str
-    """The data set it was trained on, as given."""
+    """The data set it was trained on, as given; empty for weights of another program."""
     step: int
     epoch: float
     metrics: dict[str, Any]
@@ -43,6 +43,11 @@ class Checkpoint:
     training_state: dict[str, Any] | None
     """What resuming needs beyond the step; None in checkpoints that are only for use."""
     environment: dict[str, Any]
+
+    @property
+    def imported(self) -> dict[str, Any] | None:
+        """Where the weights are from and what was assumed, for those of another program (`alexnet import`)."""
+        return self.environment.get("imported")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -95,7 +100,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} is not a checkpoint: {reason} ({type(error).__name__}).") from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
-            f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT})."
+            f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT}). "
+            "`alexnet import FILE` makes one of the weights of other programs."
         )
     version = contents.get("format_version")
     if version != FORMAT_VERSION:

@@ -282,6 +282,9 @@ def dropout_difference(checkpoint: Checkpoint, model: AlexNet) -> str | None:
 def describe_start(initial: InitialWeights, layers: Copied, frozen: Sequence[str], num_classes: int) -> str:
     """One line: where the weights are from, which layers were copied, which are new, which are frozen."""
     checkpoint = initial.checkpoint
+    origin = f"step {checkpoint.step:,} of {Path(checkpoint.data).name}"
+    if checkpoint.imported is not None:
+        origin = f"imported from {checkpoint.imported['file']}"
     parts = [f"{', '.join(layers.copied)} copied"] if layers.copied else []
     if layers.new:
         parts.append(f"{', '.join(layers.new)} new (for {num_classes} classes)")
@@ -290,8 +293,8 @@ def describe_start(initial: InitialWeights, layers: Copied, frozen: Sequence[str
     if frozen:
         parts.append(f"{', '.join(frozen)} frozen")
     return (
-        f"Initial weights: {initial.name} ({checkpoint.architecture.name}, step {checkpoint.step:,} of "
-        f"{Path(checkpoint.data).name}; SHA-256 {initial.sha256[:12]}): {'; '.join(parts)}."
+        f"Initial weights: {initial.name} ({checkpoint.architecture.name}, {origin}; SHA-256 {initial.sha256[:12]}): "
+        f"{'; '.join(parts)}."
     )
 
 

@@ -34,16 +34,19 @@ MAY_IMPORT = {
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
+    "hub": {"config_io", "data", "evaluation", "models", "ops", "runtime", "training", "weights"},
     "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "commands": {
-        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
-        "training",
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "hub", "models", "reporting", "reproduce"),
+        *("runtime", "training", "weights"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }
-# The predictor and the report open checkpoints by their path; they do so inside a function.
-LAZILY = {"evaluation": {"training"}, "reporting": {"training"}}
+# The predictor and the report open checkpoints by their path, create_model fetches published weights, and a checkpoint
+# may be on the Hub; they do so inside a function.
+LAZILY = {"evaluation": {"training"}, "models": {"weights"}, "reporting": {"training"}, "training": {"hub"}}
 
 
 def name_of(path):

@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'ada'}/{asked['name']}"
             self.server.repositories.setdefault(name, {})
-            self.server.private.setdefault(name, asked.get("private"))
+            self.server.private.setdefault(name, asked.get("private") or asked.get("visibility") == "private")
             return self.answer({"url": f"{self.server.address}/{name}", "name": name})
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
