@@ -102,7 +102,9 @@ def _rate(name: str, recipe: Recipe) -> list[Finding]:
     ]
     momentum = "" if recipe.optimizer.momentum == 0.9 else f", with momentum {recipe.optimizer.momentum:g}"
     what = f"optimizer.lr = {recipe.optimizer.lr:g} at batch {batch}{momentum} is {{}} the reference, {linear:.3g}."
-    if rate > high:
+    # With a trained network to begin with, it is what has been learnt that a high rate would spoil.
+    share = recipe.optimizer.copied_lr_factor if recipe.model.init is not None else 1.0
+    if rate * share > high:
         findings.append(finding("lr-too-high", name, what.format(f"{rate / linear:.3g} times"), evidence))
     elif rate < low:
         findings.append(finding("lr-too-low", name, what.format(f"1/{linear / rate:.3g} of"), evidence))

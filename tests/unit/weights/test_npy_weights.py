@@ -104,9 +104,7 @@ def test_fc6_reads_tensorflows_order_of_the_maps(path: Path) -> None:
 
 
 def test_the_pickle_is_read_only_where_that_is_asked_for(path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"pickled dictionary, which numpy would run as a program\. Give --allow-pickle"
-    ):
+    with pytest.raises(UserError, match=r"pickled dictionary, which numpy would run as a program\. Give --allow-pickle"):
         import_weights(path)
 
 

@@ -184,9 +184,7 @@ def test_weights_with_our_names_that_fit_several_variants_ask_which(tmp_path: Pa
     message = str(caught.value)
     assert "fit as_run, paper, caffe and caffenet, which differ in what is between" in message
     assert "norm1" in message and "--variant as_run" in message
-    with pytest.raises(
-        UserError, match=r"w\.pt do not fit torchvision: conv1\.weight is 96 x 3 x 11 x 11 instead of 64 x"
-    ):
+    with pytest.raises(UserError, match=r"w\.pt do not fit torchvision: conv1\.weight is 96 x 3 x 11 x 11 instead of 64 x"):
         import_weights(path, variant="torchvision")
 
 
@@ -210,9 +208,7 @@ def test_batch_norms_counters_and_averages_are_kept(tmp_path: Path) -> None:
 def test_the_size_of_the_images_is_asked_for_where_it_is_another(tmp_path: Path) -> None:
     model = create_model("cifar_quick", 10, image_size=48, seed=4)
     path = saved(tmp_path / "q.pt", model.state_dict())
-    with pytest.raises(
-        UserError, match=r"those of cifar_quick for images of 48 to 55 px, not of 32 px: .*--image-size"
-    ):
+    with pytest.raises(UserError, match=r"those of cifar_quick for images of 48 to 55 px, not of 32 px: .*--image-size"):
         import_weights(path, variant="cifar_quick")
     checkpoint = import_weights(path, image_size=48)
     assert checkpoint.image_size == 48 and checkpoint.preprocessing.image_size == 55

@@ -99,9 +99,7 @@ DAMAGED = {
     "a tensor beyond the file": header(b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'),
     "a shape that does not fit": header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}') + b"\0" * 4,
     "a description that is none": header(b'{"__metadata__":{"alexnet":"not JSON"}}'),
-    "a description of something else": header(
-        b'{"__metadata__":{"alexnet":"{\\"format\\": \\"x\\", \\"version\\": 1}"}}'
-    ),
+    "a description of something else": header(b'{"__metadata__":{"alexnet":"{\\"format\\": \\"x\\", \\"version\\": 1}"}}'),
     "a description without fields": header(
         b'{"__metadata__":{"alexnet":"{\\"format\\": \\"alexnet-weights\\", \\"version\\": 1}"}}'
     ),
