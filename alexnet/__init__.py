@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alexnet.config_io import load_recipe
     from alexnet.errors import RunError, UserError
     from alexnet.evaluation.predictor import load_predictor, predict
+    from alexnet.hub.model import HubAlexNet, from_pretrained, push_to_hub
     from alexnet.models import AlexNet, create_model
     from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AlexNet": "alexnet.models",
+    "HubAlexNet": "alexnet.hub.model",
     "Recipe": "alexnet.config",
     "RunError": "alexnet.errors",
     "UserError": "alexnet.errors",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
     "export": "alexnet.commands.export",
+    "from_pretrained": "alexnet.hub.model",
     "import_weights": "alexnet.weights.importing",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
@@ -38,12 +41,14 @@ _HOMES = {
     "load_recipe": "alexnet.config_io",
     "predict": "alexnet.evaluation.predictor",
     "prepare": "alexnet.commands.prepare",
+    "push_to_hub": "alexnet.hub.model",
     "save_checkpoint": "alexnet.training.checkpoint",
     "train": "alexnet.training.run",
 }
 
 __all__ = [
     "AlexNet",
+    "HubAlexNet",
     "Recipe",
     "RunError",
     "UserError",
@@ -51,6 +56,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "export",
+    "from_pretrained",
     "import_weights",
     "load_checkpoint",
     "load_model",
@@ -58,6 +64,7 @@ __all__ = [
     "load_recipe",
     "predict",
     "prepare",
+    "push_to_hub",
     "save_checkpoint",
     "train",
 ]

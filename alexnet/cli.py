@@ -17,8 +17,10 @@ from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.export_cli import EXPORT_EPILOG, export
 from alexnet.commands.import_cli import IMPORT_EPILOG, import_
-from alexnet.commands.options import Device, Json, Quiet
+from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
+from alexnet.commands.push_cli import PUSH_EPILOG, push
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
+from alexnet.commands.train_cli import TRAIN_EPILOG, train
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -32,17 +34,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+app.command(epilog=TRAIN_EPILOG)(train)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 app.command(epilog=EXPORT_EPILOG)(export)
+app.command(epilog=PUSH_EPILOG)(push)
 app.command("import", epilog=IMPORT_EPILOG)(import_)
 
-DATA_HELP = (
-    "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
-    "or not), a prepared data set or its address (https://, s3://), the original files of CIFAR-10, Tiny-ImageNet-200 "
-    "or Imagenette. KIND:PATH settles the kind."
-)
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
     "-160), tiny-imagenet, cifar10 to download."
@@ -65,58 +64,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(
-    epilog=(
-        "Examples:\n\n\b\n"
-        "  alexnet train                                     the built-in digits, in minutes\n"
-        "  alexnet train folder --data photos                your own images, one folder a class\n"
-        "  alexnet train cifar-quick --data cifar-10-batches-py --output runs/quick\n"
-        "  alexnet train folder --data photos optimizer.lr=0.002 train.epochs=200\n\n"
-        "`alexnet recipe list` lists the recipes, `alexnet recipe show folder` every key that can be overridden."
-    )
-)
-def train(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RECIPE|section.key=value",
-            help="A recipe's name or .toml file (default: digits), and values that replace the recipe's, in TOML.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder (default: runs/RECIPE-DATA). If it holds this run, the run goes on."),
-    ] = None,
-    on_stuck: Annotated[
-        str | None,
-        typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a network by a recipe, evaluate it, report.
-
-    Stop it whenever you like: the same command goes on where it stopped, to the same weights.
-    """
-    from alexnet.commands.output import print_json
-    from alexnet.commands.train import choose_data, choose_output, split_arguments
-    from alexnet.config_io import load_recipe
-
-    name, overrides = split_arguments(arguments or [])
-    if on_stuck is not None:
-        overrides.append(f"train.on_stuck={on_stuck}")
-    recipe = load_recipe(name, overrides)
-    data = choose_data(name, data)
-    output = output or choose_output(name, data)
-    from alexnet.training import run
-
-    summary = run.train(recipe, data, output, progress="silent" if quiet else "auto")
-    if json:
-        print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
 
 
 @app.command()
@@ -180,6 +127,7 @@ def predict(
         "  alexnet doctor                                    this machine\n"
         "  alexnet doctor photos                             a data set\n"
         "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
+        "  alexnet doctor transfer photos --init runs/cifar  ... one that begins with a trained network\n"
         "  alexnet doctor runs/photos                        a run\n"
         "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
         "Exit code 0: nothing but notes; 1: problems or warnings were found."
@@ -195,6 +143,10 @@ def doctor(
         ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="A trained network that the recipe (default: transfer) begins with."),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
@@ -207,7 +159,7 @@ def doctor(
     """
     from alexnet.commands.doctor import doctor_command
 
-    if not doctor_command(things or [], data or [], full=full, as_json=json):
+    if not doctor_command(things or [], data or [], init=init, full=full, as_json=json):
         raise typer.Exit(1)
 
 

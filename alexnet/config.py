@@ -54,6 +54,13 @@ class ModelConfig(Section):
     """overlapping: the variant's own pools, 3 x 3 with stride 2; non_overlapping: 2 x 2 with stride 2 (paper 3.4)."""
     without: LayerNames = ()
     """Layers that are left out; a convolution goes together with its activation (paper 3.3 and 7)."""
+    init: str | None = None
+    """A checkpoint to begin with instead of random weights: a file, or a run's folder. Layers of the data's own
+    classes begin at random all the same. None: all do."""
+    init_sha256: str | None = None
+    """SHA-256 of that file. A run fills it in; where it is given, a file with other contents is refused."""
+    init_without: LayerNames = ()
+    """Layers that begin at random although model.init has them."""
 
 
 class DataConfig(Section):
@@ -98,7 +105,8 @@ class AugmentConfig(Section):
 
 class LayerOptimizerConfig(Section):
     lr_factor: NonNegative = 1.0
-    """Multiplies the layer's learning rates; 0 freezes it."""
+    """Multiplies the layer's learning rates (and copied_lr_factor, where that applies); 0 freezes the layer: it costs
+    no gradient, and a batch norm keeps its statistics."""
     weight_decay: NonNegative | None = None
     """L2 coefficient of the layer's weights; None takes optimizer.weight_decay."""
 
@@ -112,6 +120,8 @@ class OptimizerConfig(Section):
     decay_biases: bool = False
     bias_lr_factor: NonNegative = 2.0
     """The biases' learning rate over the weights' (2 in the 2012 code, 1 in the paper's text)."""
+    copied_lr_factor: NonNegative = 0.1
+    """Multiplies the learning rates of the layers that are copied from model.init; 0 trains the new ones alone."""
     layers: dict[str, LayerOptimizerConfig] = {}
     """Per-layer exceptions, by layer name: optimizer.layers.fc8.weight_decay=0.03."""
 

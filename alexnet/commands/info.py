@@ -14,7 +14,7 @@ from alexnet.models import Architecture, get_architecture
 from alexnet.models.summary import LayerRow, compare, layer_table
 from alexnet.reporting.console import print_table, printable
 from alexnet.runtime.files import read_json
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, is_on_the_hub, load_checkpoint
 
 
 def info_command(what: str, other: str | None, *, num_classes: int, image_size: int | None, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def info_command(what: str, other: str | None, *, num_classes: int, image_size: 
 
 
 def _load(what: str) -> Checkpoint:
-    if not Path(what).exists():
+    if not is_on_the_hub(what) and not Path(what).exists():
         close = difflib.get_close_matches(what.replace("-", "_"), MODEL_NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{what!r} is neither a variant nor a path{hint}; the variants are {', '.join(MODEL_NAMES)}")

@@ -1,4 +1,4 @@
-"""What `alexnet train` reads from its arguments; the training itself is in training/run.py."""
+"""`alexnet train`: what it reads from its arguments; the training itself is in training/run.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,48 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet.config_io import DEFAULT_RECIPE
+from alexnet.commands.output import print_json
+from alexnet.config_io import DEFAULT_RECIPE, TRANSFER_RECIPE, load_recipe
 from alexnet.errors import UserError
+
+
+def train_command(
+    arguments: Sequence[str],
+    data: str | None,
+    output: Path | None,
+    *,
+    init: str | None,
+    freeze: str | None,
+    on_stuck: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train, or go on; print the summary as JSON where that is asked for."""
+    name, overrides = split_arguments(arguments)
+    if init is not None and name is None:
+        name = TRANSFER_RECIPE
+    overrides += _frozen(freeze)
+    if on_stuck is not None:
+        overrides.append(f"train.on_stuck={on_stuck}")
+    load_recipe(name, overrides)  # what is wrong with it is told before torch is imported
+    data = choose_data(name, data)
+    output = output or choose_output(name, data)
+    from alexnet.training import run
+
+    summary = run.train(name, data, output, overrides=overrides, init=init, progress="silent" if quiet else "auto")
+    if as_json:
+        print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
+
+
+def _frozen(names: str | None) -> list[str]:
+    """The overrides that freeze the layers of a list with commas."""
+    if names is None:
+        return []
+    layers = [name.strip() for name in names.split(",")]
+    for layer in layers:
+        if not re.fullmatch(r"\w+", layer):
+            raise UserError(f"--freeze takes names of layers with commas between, as in conv1,conv2; not {names!r}")
+    return [f"optimizer.layers.{layer}.lr_factor=0.0" for layer in layers]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

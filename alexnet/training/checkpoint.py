@@ -79,13 +79,17 @@ def _size_of(value: Any) -> int:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file; a run's folder stands for its best checkpoint.
+    """Read a checkpoint: a file of a run, or a safetensors file that this package wrote; see `checkpoint_file`.
 
     No code from the file is executed (weights_only). Raises UserError when there is none, or when it is something else.
     """
     path = checkpoint_file(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
+    if path.suffix == ".safetensors":
+        from alexnet.hub.repository import read_weights
+
+        return read_weights(path)
     try:
         with path.open("rb") as file:
             contents = _read(file)
@@ -120,15 +124,27 @@ def _read(file: BinaryIO) -> Any:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the best one of a run's folder."""
+    """The file that a checkpoint's name means: itself, the best of a run's folder, or model.safetensors of a folder.
+
+    hf:USER/NAME[@REVISION] is a repository of the Hugging Face Hub, whose file is fetched. Raises UserError.
+    """
+    if is_on_the_hub(path):
+        from alexnet.hub.remote import fetch_checkpoint
+
+        return fetch_checkpoint(str(path))
     folder = Path(path)
     if not folder.is_dir():
         return folder
-    for name in ("best.pt", "last.pt"):
-        candidate = folder / "checkpoints" / name
+    for name in ("checkpoints/best.pt", "checkpoints/last.pt", "model.safetensors"):
+        candidate = folder / name
         if candidate.is_file():
             return candidate
     raise UserError(f"{folder} is a folder without checkpoints/best.pt; give a checkpoint file or a run's folder.")
+
+
+def is_on_the_hub(path: str | Path) -> bool:
+    """Whether a checkpoint's name is that of a repository of the Hugging Face Hub."""
+    return str(path).startswith("hf:")
 
 
 def _from_contents(contents: dict[str, Any]) -> Checkpoint:

@@ -190,13 +190,15 @@ class _BoundStep:
         for name, parameter in self.parameters.items():
             if name.rpartition(".")[0] in kept_in_float32:
                 continue
-            if name not in self.shadows:
+            shadow = self.shadows.get(name)
+            is_fresh = shadow is not None and self.versions.get(name) == parameter._version
+            if shadow is None:
                 shadow = torch.empty_like(parameter, dtype=torch.bfloat16, memory_format=torch.preserve_format)
-                self.shadows[name] = shadow.requires_grad_()
-            elif self.versions.get(name) == parameter._version:
-                continue
-            with torch.no_grad():
-                self.shadows[name].copy_(parameter)
+                self.shadows[name] = shadow
+            shadow.requires_grad_(parameter.requires_grad)  # a frozen layer costs no gradient
+            if not is_fresh:
+                with torch.no_grad():
+                    shadow.copy_(parameter)
 
     def note_versions(self) -> None:
         """Tell torch that a step has changed the weights, which a graph does not, and remember them as it left them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -109,10 +109,11 @@ def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
     return [(tensor,) for tensor in tensors]
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: OptimizerConfig, copied: Collection[str] = ()) -> list[dict[str, Any]]:
     """One group a parameter, with its `name`, `layer`, `is_bias`, its `base_lr` and its weight decay.
 
     Biases have a rate of their own (2x in the 2012 source) and no decay unless asked (S src/weights.cu; paper.md 1.4).
+    copied: layers that begin with a trained network's weights, and learn at copied_lr_factor of the rate.
     """
     groups = []
     layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
@@ -128,7 +129,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         is_bias = kind == "bias"
         decayed = config.decay_biases or (not is_bias and parameter.dim() > 1)
         decay = config.weight_decay if own is None or own.weight_decay is None else own.weight_decay
-        base_lr = config.lr * (config.bias_lr_factor if is_bias else 1.0) * (1.0 if own is None else own.lr_factor)
+        factor = (1.0 if own is None else own.lr_factor) * (config.copied_lr_factor if layer in copied else 1.0)
+        base_lr = config.lr * (config.bias_lr_factor if is_bias else 1.0) * factor
         groups.append(
             {
                 "params": [parameter],
@@ -143,9 +145,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     return groups
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> MomentumSGD:
-    """The optimiser of a recipe, one parameter group a parameter."""
-    groups = parameter_groups(model, config)
+def build_optimizer(model: nn.Module, config: OptimizerConfig, copied: Collection[str] = ()) -> MomentumSGD:
+    """The optimiser of a recipe, one parameter group a parameter; see `parameter_groups`."""
+    groups = parameter_groups(model, config, copied)
     return MomentumSGD(groups, config.lr, config.momentum, config.weight_decay, config.rule)
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from alexnet.config import Recipe
-from alexnet.config_io import load_recipe
+from alexnet.config_io import TRANSFER_RECIPE, load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder, ShardWindows
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source
-from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
-from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
@@ -39,9 +37,11 @@ from alexnet.runtime.device import (
     return_freed_memory,
 )
 from alexnet.runtime.environment import describe_environment
-from alexnet.runtime.files import read_json, write_atomically, write_text
+from alexnet.runtime.files import read_json, write_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
-from alexnet.training.network import build_network
+from alexnet.training.initial_weights import recipe_with_init
+from alexnet.training.network import BegunNetwork, begin_network
+from alexnet.training.run_data import RunData, load_run_data
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
 
@@ -64,34 +64,35 @@ class RunSummary:
         return self.output / "checkpoints" / "best.pt"
 
 
-class _Data(NamedTuple):
-    source: Source
-    train: ImageSet
-    validation: ImageSet
-    statistics: Statistics
-
-
 def train(
     recipe: Recipe | str | Path | None = None,
     data: str = "digits",
     output: str | Path = "runs/digits",
     *,
     overrides: Sequence[str] = (),
+    init: str | Path | None = None,
     progress: Mode | ProgressDisplay = "auto",
 ) -> RunSummary:
     """Train by a recipe on a data set, into a run's folder; the same call on the same folder continues the run.
 
-    recipe: a Recipe, a recipe's name or file, or None for `digits`; overrides: "section.key=value" texts laid over it.
-    data: see `alexnet.data.sources.open_source`. progress: "auto", "bars", "plain" or "silent", or a display in use.
-    Raises UserError for what the caller can mend, RunError when the run itself fails.
+    recipe: a Recipe, a recipe's name or file, or None for `digits` (with init, for `transfer`). data: see
+    `alexnet.data.sources.open_source`. overrides: "section.key=value" texts laid over the recipe. init: a checkpoint
+    to begin with; its network and the form of its images take the place of the recipe's, where no override says
+    otherwise. progress: "auto", "bars", "plain" or "silent", or a display in use. Raises UserError for what the caller
+    can mend, RunError when the run itself fails.
     """
-    if not isinstance(recipe, Recipe):
+    folder, note = RunFolder(Path(output)), ""
+    if isinstance(recipe, Recipe):
+        if overrides or init is not None:
+            raise UserError("overrides and init belong to a recipe's name or file; change a Recipe object itself.")
+    elif init is None:
         recipe = load_recipe(recipe, overrides)
-    elif overrides:
-        raise UserError("overrides belong to a recipe's name or file; change a Recipe object itself.")
-    folder = RunFolder(Path(output))
+    else:
+        recipe, note = recipe_with_init(recipe or TRANSFER_RECIPE, overrides, str(init), folder.saved_recipe())
     with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
         try:
+            if note:
+                display.message(note)
             return _run(recipe, data, folder, display)
         finally:
             folder.close()
@@ -104,8 +105,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
     recipe = _resolve(recipe, source, folder.saved_recipe())
     execution = configure(recipe.runtime)
-    model = build_network(recipe, len(source.classes))
-    _check_fits(recipe, model)
+    recipe, network = begin_network(recipe, folder, source.classes)
     identity = {
         "source": data_name,
         "kind": source.kind,
@@ -121,11 +121,10 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
         if not (folder.path / "report.html").is_file():
             write_report(folder.path)
         return RunSummary(folder.path, True, read_json(folder.summary))
-    for note in source.notes:
+    for note in (*network.notes, *source.notes, describe_choice(execution)):
         display.message(note)
-    display.message(describe_choice(execution))
-    data = _load_data(recipe, source, folder, identity, display)
-    trainer = _build_trainer(recipe, data_name, model, data, folder, execution, display)
+    data = load_run_data(recipe, source, folder, identity, display)
+    trainer = _build_trainer(recipe, data_name, network, data, folder, execution, display)
     try:
         if not trainer.fit():
             display.message(
@@ -165,108 +164,20 @@ def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
-def _check_fits(recipe: Recipe, model: AlexNet) -> None:
-    """What a recipe can say that its model or data cannot do; refused before anything is written or decoded."""
-    if recipe.data.image_size < model.image_size:
-        raise UserError(
-            f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
-            f"{model.image_size} px; raise it, or set model.image_size."
-        )
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
-    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
-        for layer in named:
-            if layer not in layers:
-                raise UserError(
-                    f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
-                )
-
-
-def _load_data(
-    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay
-) -> _Data:
-    """Both splits and the training set's statistics; what was skipped is kept with the run."""
-    assert source.train is not None
-    record = read_json(folder.data)
-    workers = recipe.runtime.num_workers
-    workers = default_num_workers(images_in_memory=False) if workers is None else workers
-    limit = recipe.data.memory_limit_gb
-    sets = []
-    for split in (source.train, source.val):
-        known = record.get("skipped", {}).get(split.name)
-        images = load_images(
-            split,
-            recipe.data.image_size,
-            num_workers=workers,
-            max_unreadable=recipe.data.max_unreadable,
-            memory_limit_bytes=free_memory_bytes() // 2 if limit is None else int(limit * 2**30),
-            on_progress=display.counter(f"Reading {split.name} images"),
-            known_skipped=known,
-        )
-        sets.append(images)
-        if images.skipped:
-            first = images.skipped[0]
-            display.message(
-                f"{len(images.skipped)} unreadable image(s) of the {split.name} split are left out (listed in "
-                f"{folder.data}), the first: {first.key}: {first.reason}."
-            )
-        for note in images.notes:
-            display.message(note)
-    train_set, validation = sets
-    skipped = {
-        split.name: {item.key: item.reason for item in images.skipped}
-        for split, images in zip((source.train, source.val), sets, strict=True)
-    }
-    write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
-    return _Data(source, train_set, validation, _statistics(source, train_set, folder, workers, display))
-
-
-def _statistics(
-    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay
-) -> Statistics:
-    """Computed once, then kept with the run; those that come with the data are taken where they are of these images."""
-    if folder.statistics.is_file():
-        try:
-            with np.load(folder.statistics, allow_pickle=False) as file:
-                saved = {key: file[key] for key in file.files}
-            return Statistics(**{**saved, "num_images": int(saved["num_images"])})
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
-            display.message(f"{folder.statistics} is damaged; it is computed again.")
-    statistics = _given_statistics(source, images)
-    if statistics is None:
-        statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
-    write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
-    return statistics
-
-
-def _given_statistics(source: Source, images: ImageSet) -> Statistics | None:
-    if source.load_statistics is None or images.skipped:
-        return None
-    given = source.load_statistics()
-    side = images.image_size
-    fits = given.num_images == len(images) and given.mean_image.shape == (side, side, 3)
-    return given if fits else None
-
-
 def _build_trainer(
     recipe: Recipe,
     data_name: str,
-    model: AlexNet,
-    data: _Data,
+    network: BegunNetwork,
+    data: RunData,
     folder: RunFolder,
     execution: Execution,
     display: ProgressDisplay,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
-    preprocessing = Preprocessing(
-        image_size=recipe.data.image_size,
-        crop_size=model.image_size,
-        input_scale=model.architecture.input_scale,
-        channel_order=model.architecture.channel_order,
-        mean_mode=recipe.augment.mean,
-        mean_image=torch.from_numpy(data.statistics.mean_image),
-    )
-    environment = describe_environment()
+    model = network.model
     checkpoint = _last_checkpoint(folder)
+    preprocessing = _preprocessing(recipe, network, data, checkpoint)
+    environment = {**describe_environment(), **network.record}
     recipe_values = recipe.model_dump(mode="json", exclude_none=True)
     step = checkpoint.step if checkpoint is not None else 0
     sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
@@ -293,6 +204,7 @@ def _build_trainer(
         description=description,
         log=log,
         display=display,
+        copied=network.copied,
     )
     if checkpoint is None:
         write_text(folder.environment, json.dumps(environment, indent=1))
@@ -302,6 +214,28 @@ def _build_trainer(
         display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
         log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
     return trainer
+
+
+def _preprocessing(
+    recipe: Recipe, network: BegunNetwork, data: RunData, checkpoint: Checkpoint | None
+) -> Preprocessing:
+    """How images become inputs: as the copied weights know them, or by this training set's own mean.
+
+    A run that goes on takes it from its checkpoint, since what it began with may be gone.
+    """
+    model = network.model
+    if checkpoint is not None and recipe.model.init is not None:
+        return checkpoint.preprocessing
+    if network.preprocessing is not None:
+        return network.preprocessing
+    return Preprocessing(
+        image_size=recipe.data.image_size,
+        crop_size=model.image_size,
+        input_scale=model.architecture.input_scale,
+        channel_order=model.architecture.channel_order,
+        mean_mode=recipe.augment.mean,
+        mean_image=torch.from_numpy(data.statistics.mean_image),
+    )
 
 
 def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -316,7 +250,7 @@ def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
         ) from None
 
 
-def _build_loader(recipe: Recipe, model: AlexNet, data: _Data, execution: Execution) -> TrainingLoader:
+def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution) -> TrainingLoader:
     workers = recipe.runtime.num_workers
     return TrainingLoader(
         data.train,
@@ -338,7 +272,7 @@ def _windows(recipe: Recipe, images: ImageSet) -> ShardWindows | None:
 
 
 def _finish(
-    recipe: Recipe, trainer: Trainer, data: _Data, folder: RunFolder, display: ProgressDisplay
+    recipe: Recipe, trainer: Trainer, data: RunData, folder: RunFolder, display: ProgressDisplay
 ) -> dict[str, Any]:
     """The final evaluation, examples, summary and report of a run whose training is done."""
     step = trainer.state.step
@@ -389,7 +323,7 @@ def _finish(
     return summary
 
 
-def _save_examples(report: EvaluationReport, data: _Data, folder: RunFolder) -> None:
+def _save_examples(report: EvaluationReport, data: RunData, folder: RunFolder) -> None:
     """A few validation images of a built-in data set as files, to try `alexnet predict` on."""
     folder.examples.mkdir(exist_ok=True)
     for label, name in enumerate(data.source.class_names[:_NUM_EXAMPLES]):

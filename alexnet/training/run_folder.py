@@ -63,10 +63,13 @@ class RunFolder:
             write_text(self.data, json.dumps(data, indent=1))
             write_text(self.config, to_toml(recipe))
             return
+        # What the run begins with is known by its contents, wherever the file lies by now.
+        same_init = saved.model.init_sha256 == recipe.model.init_sha256
+        may_differ = (*NEUTRAL_KEYS, "model.init") if same_init else NEUTRAL_KEYS
         differences = [
             f"{key} = {old!r} there, {new!r} now"
             for key, old, new in diff_recipes(saved, recipe)
-            if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)
+            if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in may_differ)
         ]
         before = read_json(self.data) if self.data.is_file() else {}
         if before.get("fingerprint") != data["fingerprint"]:

@@ -26,7 +26,7 @@ class LayerSignal:
     dead_share: float | None
     """Of a ReLU: the share of its maps (or units) that are zero on every image; None for other layers."""
     gradient_rms: float | None
-    """Of the loss by the layer's weights; None where there are none."""
+    """Of the loss by the layer's weights; None where there are none, or they are frozen."""
     weight_rms: float | None
 
     @property
@@ -91,9 +91,10 @@ def measure_signals(model: AlexNet, images: Tensor, labels: Tensor) -> Signals:
             weights = {
                 name: layer.get_parameter("weight")
                 for name, layer in model.named_children()
-                if "weight" in dict(layer.named_parameters())
+                if "weight" in dict(layer.named_parameters()) and layer.get_parameter("weight").requires_grad
             }
-            gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+            gradients = torch.autograd.grad(loss, list(weights.values())) if weights else ()
+            gradients = dict(zip(weights, gradients, strict=True))
     finally:
         for module, mode in modes.items():
             module.training = mode

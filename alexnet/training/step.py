@@ -74,7 +74,8 @@ def backward(
         logits = logits_of(rows).float()
         losses = F.cross_entropy(logits, labels[rows], label_smoothing=label_smoothing, reduction="sum")
         loss = losses / len(labels)
-        loss.backward()
+        if loss.requires_grad:  # not while a schedule has every layer frozen
+            loss.backward()
         loss_sum += loss.detach()
         num_wrong += (logits.detach().argmax(dim=1) != labels[rows]).sum()
     return StepResult(loss_sum, num_wrong)

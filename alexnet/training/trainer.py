@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,7 @@ from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.data_wait import DataWait, reading_advice
+from alexnet.training.freezing import freeze_by_rate
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.run_folder import RunFolder
@@ -89,8 +90,9 @@ class Trainer:
         description: dict[str, Any],
         log: MetricsLog,
         display: ProgressDisplay,
+        copied: Collection[str] = (),
     ) -> None:
-        """`description`: the fields of a checkpoint that stay the same during the run."""
+        """`description`: the fields of a checkpoint that stay the same; `copied`: layers that model.init has given."""
         self.recipe = recipe
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,7 +106,7 @@ class Trainer:
         self.display = display
         # On a GPU the whole step is one graph; step.py says what is in it.
         self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
-        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.optimizer = build_optimizer(self.model, recipe.optimizer, copied)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
             for name, features in self.model.dropout_layers.items()
@@ -179,6 +181,7 @@ class Trainer:
             device=self.device,
         )
         self.model.train()
+        freeze_by_rate(self.model, self.optimizer)
         result = self.train_step(
             self.model,
             self.optimizer,
@@ -219,7 +222,7 @@ class Trainer:
             epoch=self.epoch,
             loss=values["loss"],
             top1_error=values["error"],
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self._learning_rate(),
             images_per_second=num_images / seconds,
             data_wait_share=wait_share,
             seconds=self.state.train_seconds,
@@ -229,10 +232,14 @@ class Trainer:
             self._tell_stuck(stuck.describe(self.model.num_classes), batch)
         return values
 
+    def _learning_rate(self) -> float:
+        """Of the weights of the layers that learn fastest: the recipe's, by its schedule, unless all have factors."""
+        return max(group["lr"] for group in self.optimizer.param_groups if not group["is_bias"])
+
     def _tell_divergence(self, losses: list[float]) -> NoReturn:
         """End the run with a loss that is not finite; nothing is saved over what was good."""
         finite = list(itertools.takewhile(math.isfinite, losses))
-        bad, lr = self.state.step - len(losses) + len(finite), self.optimizer.param_groups[0]["lr"]
+        bad, lr = self.state.step - len(losses) + len(finite), self._learning_rate()
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
         raise RunError(
             f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "

@@ -35,18 +35,19 @@ MAY_IMPORT = {
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
+    "hub": {"config_io", "data", "evaluation", "models", "ops", "runtime", "training", "weights"},
     "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "weights"},
     "commands": {
-        *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "models", "reporting", "reproduce"),
-        *("runtime", "training", "weights"),
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "hub", "models", "reporting"),
+        *("reproduce", "runtime", "training", "weights"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }
-# The predictor and the report open checkpoints by their path, and create_model fetches published weights; they do so
-# inside a function.
-LAZILY = {"evaluation": {"training"}, "models": {"weights"}, "reporting": {"training"}}
+# The predictor and the report open checkpoints by their path, create_model fetches published weights, and a checkpoint
+# may be on the Hub; they do so inside a function.
+LAZILY = {"evaluation": {"training"}, "models": {"weights"}, "reporting": {"training"}, "training": {"hub"}}
 
 
 def name_of(path):

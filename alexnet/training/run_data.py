@@ -1,0 +1,94 @@
+"""The images of a run, decoded or ready to be, with the statistics of the training set."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alexnet.config import Recipe
+from alexnet.data.splits import Source
+from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
+from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.reporting.progress import Progress as ProgressDisplay
+from alexnet.runtime.device import default_num_workers
+from alexnet.runtime.files import read_json, write_atomically, write_text
+from alexnet.training.run_folder import RunFolder
+
+
+class RunData(NamedTuple):
+    """Both splits of a data set as a run uses them."""
+
+    source: Source
+    train: ImageSet
+    validation: ImageSet
+    statistics: Statistics
+    """Of the training images."""
+
+
+def load_run_data(
+    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay
+) -> RunData:
+    """Both splits and the training set's statistics; what was skipped is kept with the run."""
+    assert source.train is not None
+    record = read_json(folder.data)
+    workers = recipe.runtime.num_workers
+    workers = default_num_workers(images_in_memory=False) if workers is None else workers
+    limit = recipe.data.memory_limit_gb
+    sets = []
+    for split in (source.train, source.val):
+        known = record.get("skipped", {}).get(split.name)
+        images = load_images(
+            split,
+            recipe.data.image_size,
+            num_workers=workers,
+            max_unreadable=recipe.data.max_unreadable,
+            memory_limit_bytes=free_memory_bytes() // 2 if limit is None else int(limit * 2**30),
+            on_progress=display.counter(f"Reading {split.name} images"),
+            known_skipped=known,
+        )
+        sets.append(images)
+        if images.skipped:
+            first = images.skipped[0]
+            display.message(
+                f"{len(images.skipped)} unreadable image(s) of the {split.name} split are left out (listed in "
+                f"{folder.data}), the first: {first.key}: {first.reason}."
+            )
+        for note in images.notes:
+            display.message(note)
+    train_set, validation = sets
+    skipped = {
+        split.name: {item.key: item.reason for item in images.skipped}
+        for split, images in zip((source.train, source.val), sets, strict=True)
+    }
+    write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
+    return RunData(source, train_set, validation, _statistics(source, train_set, folder, workers, display))
+
+
+def _statistics(
+    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay
+) -> Statistics:
+    """Computed once, then kept with the run; those that come with the data are taken where they are of these images."""
+    if folder.statistics.is_file():
+        try:
+            with np.load(folder.statistics, allow_pickle=False) as file:
+                saved = {key: file[key] for key in file.files}
+            return Statistics(**{**saved, "num_images": int(saved["num_images"])})
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+            display.message(f"{folder.statistics} is damaged; it is computed again.")
+    statistics = _given_statistics(source, images)
+    if statistics is None:
+        statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
+    write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
+    return statistics
+
+
+def _given_statistics(source: Source, images: ImageSet) -> Statistics | None:
+    if source.load_statistics is None or images.skipped:
+        return None
+    given = source.load_statistics()
+    side = images.image_size
+    fits = given.num_images == len(images) and given.mean_image.shape == (side, side, 3)
+    return given if fits else None
