@@ -13,6 +13,7 @@ from alexnet._version import __version__
 if TYPE_CHECKING:
     from alexnet.commands.evaluate import evaluate
     from alexnet.commands.export import export
+    from alexnet.commands.features import features
     from alexnet.commands.prepare import prepare
     from alexnet.config import Recipe
     from alexnet.config_io import load_recipe
@@ -35,6 +36,7 @@ _HOMES = {
     "export": "alexnet.commands.export",
     "from_pretrained": "alexnet.hub.model",
     "import_weights": "alexnet.weights.importing",
+    "features": "alexnet.commands.features",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
@@ -58,6 +60,7 @@ __all__ = [
     "export",
     "from_pretrained",
     "import_weights",
+    "features",
     "load_checkpoint",
     "load_model",
     "load_predictor",
