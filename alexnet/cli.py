@@ -17,6 +17,7 @@ from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
+from alexnet.commands.serve_cli import SERVE_EPILOG, serve
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ recipes = typer.Typer(help="List, show, compare and check recipes.", no_args_is_
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=SERVE_EPILOG)(serve)
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "
