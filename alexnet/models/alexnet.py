@@ -99,6 +99,18 @@ class AlexNet(nn.Module):
                 activations = apply_block(activations, block)
         raise AssertionError(f"{name} is a layer, but in no stage")
 
+    def logits_after(self, name: str, outputs: Tensor) -> Tensor:
+        """Logits (N, num_classes) from the outputs of one layer, as `output_of` gives them: the layers that follow it.
+
+        Layer by layer, differentiable. Raises UserError for a name that is no layer.
+        """
+        self._check_layers({name})
+        layers = list(self.named_children())
+        position = [own for own, _ in layers].index(name)
+        for _, layer in layers[position + 1 :]:
+            outputs = _apply(layer, outputs, None)
+        return outputs
+
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
 
