@@ -19,6 +19,15 @@ SERVE_EPILOG = (
     "docs/serving.md has the HTTP API and what to know before others can reach it."
 )
 
+AllowHosts = Annotated[
+    list[str] | None,
+    typer.Option(help="A further name under which this machine may be asked, as behind a proxy. Repeatable."),
+]
+Waiting = Annotated[
+    float, typer.Option(help="How long a pass waits for images that are on their way.", min=0, max=10_000)
+]
+Room = Annotated[int, typer.Option(help="Requests with an image at the same time; more get a 503.", min=1, max=100_000)]
+
 
 def serve(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or a run's folder.")],
@@ -30,17 +39,10 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A further name under which this machine may be asked, as behind a proxy. Repeatable."),
-    ] = None,
+    allow_host: AllowHosts = None,
     batch_size: Annotated[int, typer.Option(help="Most images in one pass; 1 is no batching.", min=1, max=4096)] = 32,
-    max_wait_ms: Annotated[
-        float, typer.Option(help="How long a pass waits for images that are on their way.", min=0, max=10_000)
-    ] = 10.0,
-    max_requests: Annotated[
-        int, typer.Option(help="Requests with an image at the same time; more get a 503.", min=1, max=100_000)
-    ] = 128,
+    max_wait_ms: Waiting = 10.0,
+    max_requests: Room = 128,
     max_upload_mb: Annotated[float, typer.Option(help="Largest image file.", min=0.001, max=2000)] = 20.0,
     max_megapixels: Annotated[float, typer.Option(help="Largest image.", min=0.001, max=1000)] = 64.0,
     decode_seconds: Annotated[float, typer.Option(help="Most for decoding an image.", min=0.1, max=600)] = 10.0,

@@ -86,9 +86,18 @@ def create_app(service: Service, *, allowed_hosts: Sequence[str] | None = None) 
     _add_guesses(app, service)
     _add_insights(app, service)
     _add_pictures(app, service)
-    mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers refuse such modules
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers refuse such modules
+    files = StaticFiles(directory=PAGE)
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/{name}", include_in_schema=False)
+    async def page(request: Request, name: str = "index.html") -> Response:
+        return await files.get_response(name, request.scope)
 
 
 async def _answer_upload(service: Service, request: Request, answer: Callable[[Picture], Awaitable[Any]]) -> Any:

@@ -40,33 +40,50 @@ class Decoders:
         self.settings = settings
         self.executor = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decoding")
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._processes: set[_Process] = set()
 
     def __enter__(self) -> Decoders:
-        processes = [_Process(self.settings.max_pixels) for _ in range(self.settings.num_decoders)]
-        for process in processes:
+        # All of them begin before the first is waited for.
+        for process in [self._start() for _ in range(self.settings.num_decoders)]:
             process.wait_until_ready()
             self._idle.put(process)
         return self
+
+    def _start(self) -> _Process:
+        process = _Process(self.settings.max_pixels)
+        self._processes.add(process)
+        return process
+
+    def _end(self, process: _Process) -> None:
+        process.end()
+        self._processes.discard(process)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.executor.shutdown(wait=True, cancel_futures=True)
-        while not self._idle.empty():
-            self._idle.get().end()
+        for process in list(self._processes):
+            self._end(process)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the decoding processes."""
+        return [process.pid for process in self._processes]
 
     def decode(self, data: bytes) -> Decoded:
         """Decode a file; to be called from a thread of `executor`. Raises Refused with what is wrong with it."""
         if not data:
             raise Refused(400, "The image is empty: it has no bytes at all.")
         if not format_of(data):
-            raise Refused(415, f"This is not an image, or of a format that is not known here. Known are {', '.join(FORMATS)}.")
+            raise Refused(
+                415, f"This is not an image, or of a format that is not known here. Known are {', '.join(FORMATS)}."
+            )
         process = self._idle.get()
         try:
             return process.decode(data, self.settings.decode_seconds)
         except _Lost as lost:
-            process.end()
-            process = _Process(self.settings.max_pixels)
+            self._end(process)
+            process = self._start()
             process.wait_until_ready()
             raise Refused(422, f"This image cannot be used: {lost}.") from None
         finally:
@@ -85,6 +102,10 @@ class _Process:
         )
         self._process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
 
     def wait_until_ready(self) -> None:
         if not self._connection.poll(_START_SECONDS):

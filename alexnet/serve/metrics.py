@@ -106,10 +106,11 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-def resident_bytes() -> float | None:
-    """Memory of this process that is in RAM; None where the system does not say (it is not Linux)."""
+def resident_bytes(process_id: int | None = None) -> float | None:
+    """Memory of a process (None: this one) that is in RAM; None where the system does not say (it is not Linux)."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        counted = Path(f"/proc/{process_id or os.getpid()}/statm").read_text()
+        return int(counted.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
 

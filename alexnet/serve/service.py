@@ -23,7 +23,7 @@ from alexnet.data.squares import to_square
 from alexnet.serve.batching import Batcher, Door
 from alexnet.serve.examples import Example
 from alexnet.serve.images import Decoders
-from alexnet.serve.metrics import Metrics
+from alexnet.serve.metrics import Metrics, resident_bytes
 from alexnet.serve.nearest import Neighbourhood
 from alexnet.serve.networks import LayerMaps, Network
 from alexnet.serve.refusals import Refused
@@ -81,6 +81,11 @@ class Service:
         }
         self.metrics.watch("alexnet_requests_inside", "Requests being answered.", lambda: self.door.num_inside)
         self.metrics.watch("alexnet_upload_bytes_held", "Bytes of uploads in memory.", lambda: self.door.bytes_held)
+        self.metrics.watch(
+            "alexnet_decoders_resident_memory_bytes",
+            "Resident memory of the decoding processes.",
+            lambda: sum(resident_bytes(number) or 0.0 for number in self._decoders.process_ids),
+        )
         self.metrics.watch(
             "alexnet_images_waiting",
             "Images that wait for a pass.",

@@ -35,13 +35,14 @@ MAY_IMPORT = {
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "serve": {"data", "evaluation", "models", "ops", "reporting", "training", "visualize"},
     "reproduce": {
         *("config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"),
         "visualize",
     },
     "commands": {
         *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
-        *("training", "visualize"),
+        *("serve", "training", "visualize"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
