@@ -50,6 +50,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": answers.Error, "description": "The file is too large."},
     415: {"model": answers.Error, "description": "This is not an image, or of an unknown format."},
     422: {"model": answers.Error, "description": "The image, or a value in the address, cannot be used."},
+    500: {"model": answers.Error, "description": "The server failed; its log says why."},
     503: {"model": answers.Error, "description": "The server is busy, or not ready. Retry-After says when to try."},
 }
 
@@ -111,6 +112,8 @@ async def _answer_upload(service: Service, request: Request, answer: Callable[[P
                 picture = await service.open(body, request.headers.get("content-type", ""))
                 del body
                 visit.release()
+                if await request.is_disconnected():
+                    raise Refused(400, "The connection was closed before the answer.")  # nobody will read this
                 return await answer(picture)
         except TimeoutError:
             seconds = f"{service.settings.request_seconds:g} s"

@@ -140,13 +140,20 @@ def _strongest(name: str, kind: str, output: np.ndarray, max_maps: int) -> Layer
 
 
 def load_networks(paths: Sequence[Path], *, device: str, views: str = "center") -> list[Network]:
-    """The networks of one or two checkpoints (files or runs' folders). Raises UserError for what is none."""
+    """The networks of one or two checkpoints (files or runs' folders), after a first pass through each.
+
+    Raises UserError for what is no checkpoint, and RunError for a network whose outputs are not finite.
+    """
     loaded = [(checkpoint_file(path), load_checkpoint(path)) for path in paths]
     titles = _titles([file for file, _ in loaded])
-    return [
+    networks = [
         Network(identifier, title, file, checkpoint, load_predictor(checkpoint, device=device), views)
         for identifier, title, (file, checkpoint) in zip("ab", titles, loaded, strict=False)
     ]
+    for network in networks:
+        # The first pass is slow, and shows whether the network works.
+        network.probabilities([np.zeros((network.square_size, network.square_size, 3), np.uint8)])
+    return networks
 
 
 def _titles(files: Sequence[Path]) -> list[str]:

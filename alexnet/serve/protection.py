@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from alexnet.errors import RunError, UserError
+from alexnet.errors import UserError
 from alexnet.serve.metrics import Metrics
 from alexnet.serve.refusals import Refused
 
@@ -139,8 +139,7 @@ def install_error_answers(app: FastAPI) -> None:
         }.get(error.status_code, f"{http.HTTPStatus(error.status_code).phrase}.")
         return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)
 
-    @app.exception_handler(RunError)
-    @app.exception_handler(RuntimeError)
+    # Afterwards the error goes on to uvicorn, which writes it to the log.
+    @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        LOG.error("a request failed", exc_info=error)
         return JSONResponse({"error": "The server failed at this request; its log says more."}, status_code=500)

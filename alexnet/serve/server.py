@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alexnet.errors import UserError
+from alexnet.errors import RunError, UserError
 from alexnet.serve.app import create_app
 from alexnet.serve.service import Service
 
@@ -143,12 +143,14 @@ class PageServer(uvicorn.Server):
     def serve_until_stopped(self) -> None:
         """Serve until SIGINT or SIGTERM, then answer what was asked before, and return.
 
-        A second SIGINT does not wait for answers.
+        A second SIGINT does not wait for answers. Raises RunError where it cannot start.
         """
         ours = [(number, signal.signal(number, lambda *_: None)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             # uvicorn raises the signal again when all is done; then it meets the handlers above.
             self.run(sockets=[self._socket])
+        except SystemExit:
+            raise RunError("The server could not start; what went wrong stands above.") from None
         finally:
             for number, before in ours:
                 signal.signal(number, before)

@@ -93,14 +93,9 @@ class Service:
         )
 
     async def __aenter__(self) -> Service:
-        loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._stack.enter_context, self._decoders)
         for batcher in self._batchers.values():
             await self._stack.enter_async_context(batcher)
-        for network in self.networks.values():
-            # The first pass is slow, and shows that the network works.
-            blank = np.zeros((network.square_size, network.square_size, 3), np.uint8)
-            await loop.run_in_executor(self._thread, network.probabilities, [blank])
         preparation: threading.Thread | None = None
         if self.neighbourhood is not None:
             arguments = (list(self.networks.values()), self._thread, self._tell)

@@ -3,7 +3,7 @@
 import * as network from "./network.js";
 import { drawScale } from "./draw.js";
 import { byId, element, fillChoice } from "./element.js";
-import { guessBars, percent } from "./guesses.js";
+import { classList, guessBars, percent } from "./guesses.js";
 import { drawDigits, takeImages } from "./intake.js";
 import { nearestRow, showFacts, showKernels, showLayers } from "./sections.js";
 import { Stage } from "./stage.js";
@@ -140,8 +140,17 @@ async function show(answer, { picture, size, whole }, name, truth, signal) {
       say(`Showing where the network looked for ${guess.name}.`);
       lookFor(view, guess, signal);
     };
-    view.bars.replaceChildren(guessBars(`guess-${view.card.id}`, one.guesses, truth, choose));
+    const bars = guessBars(`guess-${view.card.id}`, one.guesses, truth, (guess) => {
+      list.querySelector("select").value = "";
+      choose(guess);
+    });
+    const list = classList(view.card.classes, (guess) => {
+      bars.querySelectorAll("input").forEach((input) => (input.checked = false));
+      choose(guess);
+    });
+    view.bars.replaceChildren(bars, list);
   }
+  document.title = `${what} - alexnet`;
   say(`${how} ${what}. ${views.map(spoken).join(" ")}`);
   byId("verdict").scrollIntoView({ block: matchMedia("(max-width: 46rem)").matches ? "start" : "nearest" });
   await Promise.all([

@@ -9,6 +9,24 @@ export const percent = (share) => {
 };
 
 /**
+ * A list to choose any class from: classes [{id, name}] in the order of the outputs; onChoose({index, name}).
+ */
+export function classList(classes, onChoose) {
+  const named = classes.map(({ name }, index) => ({ index, name }));
+  named.sort((one, other) => one.name.localeCompare(other.name));
+  const select = element("select", {}, [
+    element("option", { value: "" }, ["choose"]),
+    ...named.map(({ index, name }) => element("option", { value: index }, [name])),
+  ]);
+  select.addEventListener("change", () => {
+    if (select.value !== "") {
+      onChoose({ index: Number(select.value), name: classes[Number(select.value)].name });
+    }
+  });
+  return element("label", { class: "any" }, ["Another class", select]);
+}
+
+/**
  * A group of radio buttons, one a guess: {index, id, name, probability}.
  * group: a name for it that no other has; truth: {id, name} of the right class, or null; onChoose(guess).
  */
