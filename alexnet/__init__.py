@@ -12,6 +12,7 @@ from alexnet._version import __version__
 
 if TYPE_CHECKING:
     from alexnet.commands.evaluate import evaluate
+    from alexnet.commands.features import features
     from alexnet.commands.prepare import prepare
     from alexnet.config import Recipe
     from alexnet.config_io import load_recipe
@@ -28,6 +29,7 @@ _HOMES = {
     "UserError": "alexnet.errors",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
+    "features": "alexnet.commands.features",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "features",
     "load_checkpoint",
     "load_model",
     "load_predictor",

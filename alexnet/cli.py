@@ -15,9 +15,11 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.features_cli import FEATURES_EPILOG, NEIGHBOURS_EPILOG, features, neighbours
 from alexnet.commands.options import Device, Json, Quiet
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
 from alexnet.commands.serve_cli import SERVE_EPILOG, serve
+from alexnet.commands.visualize_cli import VISUALIZE_EPILOG, visualize
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -35,6 +37,9 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 app.command(epilog=SERVE_EPILOG)(serve)
+app.command(epilog=FEATURES_EPILOG)(features)
+app.command(epilog=NEIGHBOURS_EPILOG)(neighbours)
+app.command(epilog=VISUALIZE_EPILOG)(visualize)
 
 DATA_HELP = (
     "A path or a name: digits or shapes (built in), a folder with one folder a class (with train/ and val/ above them "

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet.config import Recipe
+from alexnet.config import DataConfig, Recipe
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Split
 from alexnet.errors import UserError
 
 if TYPE_CHECKING:
     from alexnet.training.checkpoint import Checkpoint
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """The network in a few words, for a protocol."""
+    name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
+    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
 
 
 def recipe_of(checkpoint: Checkpoint) -> Recipe:
@@ -24,6 +31,15 @@ def recipe_of(checkpoint: Checkpoint) -> Recipe:
         raise UserError(
             "the checkpoint's recipe was written by another version of alexnet, which this one cannot read"
         ) from None
+
+
+def data_config_of(checkpoint: Checkpoint) -> DataConfig:
+    """How data sets are split for this network: as in its training, where its recipe says so, but with all images."""
+    try:
+        config = Recipe.model_validate(checkpoint.recipe).data
+    except ValueError:  # of weights from elsewhere, or of another version
+        config = DataConfig()
+    return config.model_copy(update={"max_train_images": None, "shuffle_window": None})
 
 
 def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:

@@ -111,13 +111,23 @@ class Nearest(NamedTuple):
     square: np.ndarray
     name: str
     neighbours: Sequence[tuple[np.ndarray, str, bool]]
-    """(square, class name, whether it is of the image's class), nearest first."""
+    """(square, caption, whether it is of the image's class), nearest first."""
 
 
-def neighbour_rows(rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS) -> Figure:
+VALIDATION_AND_TRAINING = (
+    "Left: validation images. Right: the training images nearest to each; another class in orange."
+)
+
+
+def neighbour_rows(
+    rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS, headline: str = VALIDATION_AND_TRAINING
+) -> Figure:
     """One row an image: itself, then its nearest ones (paper, Figure 4 right); another class is named in colour."""
     columns = max(len(row.neighbours) for row in rows)
-    figure = new_figure(1.42 * (columns + 1) + 0.3, 1.68 * len(rows) + 0.3)
+    lines = max(caption.count("\n") for row in rows for _, caption, _ in row.neighbours)
+    width = 1.42 * (columns + 1) + 0.3
+    headline = "\n".join(textwrap.wrap(headline, int(11.5 * width)))
+    figure = new_figure(width, (1.68 + 0.16 * lines) * len(rows) + 0.22 * headline.count("\n") + 0.3)
     # A narrow empty column stands between the image and what was found.
     grid = figure.add_gridspec(len(rows), columns + 2, width_ratios=[1, 0.08, *[1] * columns])
     for index, row in enumerate(rows):
@@ -125,10 +135,9 @@ def neighbour_rows(rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS) -> 
         _picture(first, row.square, shorten(row.name, 16), colors, bold=True)
         for position, (square, name, is_same) in enumerate(row.neighbours):
             axes = figure.add_subplot(grid[index, position + 2])
-            _picture(axes, square, shorten(name, 16), colors, color=colors.ink if is_same else colors.second)
-    _headline(
-        figure, "Left: validation images. Right: the training images nearest to each; another class in orange.", colors
-    )
+            caption = "\n".join(shorten(line, 16) for line in name.split("\n"))
+            _picture(axes, square, caption, colors, color=colors.ink if is_same else colors.second)
+    _headline(figure, headline, colors)
     return figure
 
 

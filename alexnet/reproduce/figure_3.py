@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet.errors import UserError
+from alexnet.evaluation.subjects import describe
 from alexnet.reporting.study_figures import Bank, color_shares, kernel_banks
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, networks
+from alexnet.reproduce.trained import DATA, SMALL, networks
 from alexnet.reproduce.workbench import Workbench
 from alexnet.visualize.kernels import Kernels, color_share, first_kernels
 

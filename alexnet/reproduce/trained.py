@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from alexnet.data.squares import ImageSet, load_images
 from alexnet.evaluation.subjects import recipe_of, split_for
@@ -27,12 +26,6 @@ def networks(bench: Workbench, model: str = "as_run") -> Iterator[tuple[int, Che
     for seed, run in over_seeds(bench, model, name, [f"model.name={model}", *overrides]).items():
         # The weights that the recipe's own final evaluation is of.
         yield seed, load_checkpoint(run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt")
-
-
-def describe(checkpoint: Checkpoint) -> str:
-    """The network in a few words, for a protocol."""
-    name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
-    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
 
 
 def images_for(bench: Workbench, checkpoint: Checkpoint, split: str) -> ImageSet:
