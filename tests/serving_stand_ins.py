@@ -165,8 +165,7 @@ def form_of(parts, boundary=FORM):
 @contextmanager
 def running_server(paths, *, data=None, settings=None, examples=(), allowed_hosts=()):
     """Serve checkpoints until the block ends; data: a folder of class folders for nearest images."""
-    from alexnet.config import DataConfig
-    from alexnet.data.sources import open_source
+    from alexnet.evaluation.image_list import open_images
     from alexnet.serve.nearest import Neighbourhood
     from alexnet.serve.networks import load_networks
     from alexnet.serve.server import PageServer, open_socket
@@ -174,7 +173,7 @@ def running_server(paths, *, data=None, settings=None, examples=(), allowed_host
     from alexnet.serve.settings import Settings
 
     opened = open_socket("127.0.0.1", 0)
-    neighbourhood = None if data is None else Neighbourhood(open_source(str(data), DataConfig()))
+    neighbourhood = None if data is None else Neighbourhood(data.name, open_images(str(data), split="train"))
     service = Service(
         load_networks(paths, device="cpu"),
         settings or Settings(num_decoders=1),

@@ -104,7 +104,9 @@ def running_server(arguments: Sequence[str]) -> Iterator[str]:
         patience = threading.Timer(START_SECONDS, process.kill)
         patience.start()
         try:
-            yield _address(process)
+            url = _address(process)
+            patience.cancel()
+            yield url
         finally:
             patience.cancel()
             process.terminate()

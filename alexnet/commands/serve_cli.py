@@ -35,7 +35,10 @@ def serve(
         Path | None, typer.Argument(metavar="CHECKPOINT2", help="A second one, to compare.", show_default=False)
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A data set, as for train: the page shows its nearest images to each.")
+        str | None,
+        typer.Option(
+            help="A data set, a folder of images, or a file of `alexnet features`: the nearest of it are shown."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,

@@ -80,7 +80,6 @@ class DataCard(BaseModel):
 
     name: str
     num_images: int
-    split: str = Field(description="Which part of it: train, or val where there is no train.")
     is_ready: bool
     share_done: float = Field(description="How much of it the networks have seen, from 0 to 1.")
     failure: str | None = Field(description="Why it will not become ready.")
@@ -90,8 +89,8 @@ class ExampleCard(BaseModel):
     """A picture to begin with."""
 
     index: int
-    class_id: str
-    class_name: str
+    class_id: str | None = Field(description="Of its true class, where that is known.")
+    class_name: str | None
     picture: str = Field(description="Where the PNG file is, relative to the page.", examples=["api/examples/0"])
 
 
@@ -202,8 +201,8 @@ class Neighbour(BaseModel):
     """An image of the data set."""
 
     index: int
-    key: str
-    class_name: str
+    key: str = Field(description="Its name in the data set.")
+    class_name: str | None = Field(description="Of its class, where that is known.")
     distance: float
     picture: str = Field(description="Where the JPEG file is, relative to the page.", examples=["api/pictures/17"])
 

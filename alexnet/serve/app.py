@@ -23,6 +23,8 @@ from alexnet.serve.service import Picture, Service, png_of
 from alexnet.serve.uploads import read_body
 
 PAGE = Path(__file__).parent / "page"
+PICTURE_SIZE = 256
+"""Side of the pictures of a data set, pixels."""
 
 NetworkId = Annotated[str, Query(description="Which network: a, or b where there are two.")]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many guesses.")]
@@ -187,7 +189,8 @@ def _add_guesses(app: FastAPI, service: Service) -> None:
         asked, neighbourhood = service.network(network), cards.ready_neighbourhood(service)
 
         async def answer(picture: Picture) -> answers.Neighbours:
-            features = await service.features(asked, picture)
+            layer, views = neighbourhood.layer_and_views(asked)
+            features = await service.features(asked, picture, layer, views)
             found = await asyncio.to_thread(neighbourhood.nearest, asked, features, count)
             return cards.neighbours(asked, neighbourhood, found)
 
@@ -244,9 +247,9 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"image/jpeg": {}}}, **_only(404, 503)},
     )
     async def picture(index: int) -> Response:
-        """One image of the data set, as the square that networks see."""
+        """One image of the data set, as a square of 256 pixels."""
         neighbourhood = cards.ready_neighbourhood(service)
-        pixels = await asyncio.to_thread(neighbourhood.picture, index)
+        pixels = await asyncio.to_thread(neighbourhood.picture, index, PICTURE_SIZE)
         if pixels is None:
             raise Refused(404, f"There is no image {index} in {neighbourhood.name}.")
         file = io.BytesIO()

@@ -80,9 +80,8 @@ def network_card(network: Network) -> answers.NetworkCard:
 def data_card(neighbourhood: Neighbourhood) -> answers.DataCard:
     """The data set, and how far the networks have got with it."""
     return answers.DataCard(
-        name=neighbourhood.name.rpartition("/")[2] or neighbourhood.name,
-        num_images=len(neighbourhood.split),
-        split=neighbourhood.split.name,
+        name=neighbourhood.name,
+        num_images=len(neighbourhood.images),
         is_ready=neighbourhood.is_ready,
         share_done=neighbourhood.share_done,
         failure=neighbourhood.failure,
@@ -158,8 +157,8 @@ def neighbours(network: Network, neighbourhood: Neighbourhood, found: Sequence[N
     """The nearest images."""
     return answers.Neighbours(
         network=network.id,
-        layer=network.feature_layer,
-        data=data_card(neighbourhood).name,
+        layer=neighbourhood.layer_and_views(network)[0],
+        data=neighbourhood.name,
         neighbours=[
             answers.Neighbour(
                 index=one.position,

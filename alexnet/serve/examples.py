@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.decode import UnreadableImage
-from alexnet.data.splits import Source
 from alexnet.errors import UserError
+from alexnet.evaluation.image_list import UNKNOWN, ImageList
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.reporting.report_images import choose_examples, load_report_images
 from alexnet.training.run_folder import RunFolder
@@ -18,12 +18,12 @@ from alexnet.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, and what is in it."""
+    """A picture, and what is in it; None where that is not known."""
 
     pixels: np.ndarray
     """(H, W, 3) uint8 RGB."""
-    class_id: str
-    class_name: str
+    class_id: str | None
+    class_name: str | None
 
 
 def examples_of_run(folder: Path | None) -> list[Example]:
@@ -41,13 +41,20 @@ def examples_of_run(folder: Path | None) -> list[Example]:
         return []
 
 
-def examples_of_data(source: Source, count: int = 8) -> list[Example]:
-    """Validation images drawn at random, of as many classes as possible; unreadable ones are left out."""
-    examples, split = [], source.val
-    for index in choose_examples(split.labels, count):
+def examples_of_images(images: ImageList, count: int = 8) -> list[Example]:
+    """Images drawn at random, of as many classes as possible; unreadable ones are left out.
+
+    They are those for validation, where there are any.
+    """
+    chosen = [i for i, split in enumerate(images.splits) if split == "val"] or list(range(len(images)))
+    examples = []
+    for place in choose_examples(images.labels[chosen], count):
+        index = chosen[place]
+        label = int(images.labels[index])
         try:
-            label = int(split.labels[index])
-            examples.append(Example(split.read(index), source.classes[label], source.class_names[label]))
+            pixels = images.read(index)
         except UnreadableImage:
             continue
+        class_id = None if label == UNKNOWN else images.classes[label]
+        examples.append(Example(pixels, class_id, images.class_name(index)))
     return examples

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from alexnet.errors import RunError, UserError
-from alexnet.evaluation.evaluator import evaluation_mode
-from alexnet.evaluation.features import last_hidden_layer
+from alexnet.evaluation.features import last_hidden_layer, layer_outputs
 from alexnet.evaluation.predictor import Predictor, class_probabilities, load_predictor
 from alexnet.models import AlexNet
 from alexnet.models.architecture import LayerShapes, layer_shapes
@@ -121,11 +120,12 @@ class Network:
         """The layer by whose outputs images are near to each other."""
         return last_hidden_layer(self.checkpoint.architecture)
 
-    def features(self, square: np.ndarray) -> np.ndarray:
-        """(1, D) float32: the outputs of `feature_layer`."""
-        with evaluation_mode([self.model]), torch.inference_mode():
-            outputs = self.model.output_of(self.feature_layer, self._inputs(square))
-        return outputs.float().flatten(1).cpu().numpy()
+    def features(self, squares: torch.Tensor, layer: str, views: str) -> np.ndarray:
+        """(n, D) float32: a layer's outputs for squares (n, S, S, 3) uint8, the mean over the views."""
+        outputs = layer_outputs(
+            self.model, self.checkpoint.preprocessing, squares, layer, views=views, device=self.predictor.device
+        )
+        return outputs.flatten(1).cpu().numpy()
 
     def _inputs(self, square: np.ndarray) -> torch.Tensor:
         return center_crop(square, self.checkpoint.preprocessing, self.predictor.device).inputs

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from alexnet.data.squares import to_square
@@ -156,10 +157,10 @@ class Service:
         square = picture.squares[network.square_size]
         return await self._alone(lambda: network.activations(square, max_maps, layers))
 
-    async def features(self, network: Network, picture: Picture) -> np.ndarray:
+    async def features(self, network: Network, picture: Picture, layer: str, views: str) -> np.ndarray:
         """(1, D) float32: where the network puts a picture among others."""
-        square = picture.squares[network.square_size]
-        return await self._alone(lambda: network.features(square))
+        squares = torch.from_numpy(picture.squares[network.square_size]).unsqueeze(0)
+        return await self._alone(lambda: network.features(squares, layer, views))
 
     async def _alone(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

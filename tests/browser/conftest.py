@@ -8,9 +8,8 @@ import pytest
 from browser_stand_ins import HOSTILE, SECONDS
 from serving_stand_ins import NAMES, color_checkpoint, color_folder, running_server
 
-from alexnet.config import DataConfig
-from alexnet.data.sources import open_source
-from alexnet.serve.examples import examples_of_data
+from alexnet.evaluation.image_list import open_images
+from alexnet.serve.examples import examples_of_images
 from alexnet.serve.settings import Settings
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -40,7 +39,7 @@ def one(tmp_path_factory):
     """A server with one network that knows colours and says that it knows digits, and a data set."""
     folder = tmp_path_factory.mktemp("one")
     data = color_folder(folder / "colours")
-    examples = examples_of_data(open_source(str(data), DataConfig()))
+    examples = examples_of_images(open_images(str(data)))
     checkpoint = color_checkpoint(folder / "first.pt", data="digits")
     settings = Settings(num_decoders=1, max_upload_bytes=1_000_000)
     with running_server([checkpoint], data=data, settings=settings, examples=examples) as running:

@@ -95,6 +95,19 @@ def test_the_colour_lies_where_the_network_looked(opened, one):
         assert with_heat["bottomRight"] == [40, 40, 40]
 
 
+def test_any_class_can_be_looked_for(opened, one):
+    with opened(one) as page:
+        choose(page, spotted("green", (4, 4)))
+        settled(page)
+        with page.expect_response(re.compile("api/gradcam")) as response:
+            page.get_by_label("Another class").select_option("blue")
+        assert response.value.json()["class_name"] == "blue"
+        settled(page)
+        assert page.locator(".guess :checked").count() == 0
+        page.locator(".guess").first.click()
+        assert page.get_by_label("Another class").input_value() == ""
+
+
 def test_what_is_not_seen_is_dimmed(opened, one):
     with opened(one) as page:
         choose(page, picture("red", (96, 48)))
@@ -124,7 +137,7 @@ def test_pasting_and_dropping(opened, one):
 
 def test_an_example_shows_which_class_is_true(opened, one):
     with opened(one) as page:
-        button = page.get_by_role("button", name="Example: n2").first
+        button = page.get_by_role("button", name="Example n2").first
         button.click()
         assert verdict(page).endswith(" blue")
         assert page.locator(".guess.true").inner_text().startswith("blue")

@@ -70,11 +70,12 @@ function showExamples(examples) {
   byId("examples").hidden = examples.length === 0;
   byId("examples").querySelector("ul").replaceChildren(
     ...examples.map((example) => {
-      const image = element("img", { src: example.picture, alt: `Example: ${example.class_name}`, width: "64", height: "64" });
+      const image = element("img", { src: example.picture, alt: `Example ${example.class_name ?? example.index + 1}`, width: "64", height: "64" });
       const button = element("button", { type: "button", class: "example" }, [image]);
       button.addEventListener("click", async () => {
         const blob = await (await fetch(example.picture)).blob();
-        look(blob, example.class_name, { id: example.class_id, name: example.class_name });
+        const truth = example.class_id === null ? null : { id: example.class_id, name: example.class_name };
+        look(blob, "The example", truth);
       });
       return element("li", {}, [button]);
     }),

@@ -3,9 +3,8 @@
 import pytest
 from serving_stand_ins import color_checkpoint, color_folder, running_server
 
-from alexnet.config import DataConfig
-from alexnet.data.sources import open_source
-from alexnet.serve.examples import examples_of_data
+from alexnet.evaluation.image_list import open_images
+from alexnet.serve.examples import examples_of_images
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +23,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(checkpoints, folder):
     """Both networks, the data set, its examples."""
-    examples = examples_of_data(open_source(str(folder), DataConfig()))
+    examples = examples_of_images(open_images(str(folder)))
     with running_server(checkpoints, data=folder, examples=examples) as running:
         yield running

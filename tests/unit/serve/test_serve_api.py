@@ -134,7 +134,7 @@ def test_nearest_images_are_near(server, folder):
     assert distances == sorted(distances) and distances[0] < 1
     shown = server.get("/" + answer["neighbours"][0]["picture"])
     assert (shown.status, shown.headers["Content-Type"]) == (200, "image/jpeg")
-    assert Image.open(io.BytesIO(shown.body)).size == (SQUARE, SQUARE)
+    assert Image.open(io.BytesIO(shown.body)).size == (256, 256)
     assert np.allclose(np.asarray(Image.open(io.BytesIO(shown.body))).mean((0, 1)), COLORS["blue"], atol=6)
 
 
@@ -149,7 +149,7 @@ def test_the_description_says_what_is_served_and_not_where_it_lies(server, folde
     assert [layer["name"] for layer in first["layers"] if layer["has_maps"]] == ["conv1", "relu1", "pool1"]
     assert first["results"]["top1_error"] == 0.25
     assert answer.json["data"] == {
-        "name": "colours", "num_images": 12, "split": "train", "is_ready": True, "share_done": 1.0, "failure": None,
+        "name": "colours", "num_images": 12, "is_ready": True, "share_done": 1.0, "failure": None,
     }  # fmt: skip
     example = answer.json["examples"][0]
     shown = server.get("/" + example["picture"])

@@ -91,6 +91,19 @@ def test_a_silent_connection_is_closed(checkpoints, monkeypatch):
         assert silent.recv(1) == b""
 
 
+def test_a_fault_of_ours_is_told_in_a_sentence_and_written_to_the_log(small, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise ZeroDivisionError("secret of the server")
+
+    monkeypatch.setattr("alexnet.serve.cards.guesses", fail)
+    answer = small.post("/api/predict", picture("red"))
+    assert (answer.status, answer.json) == (500, {"error": "The server failed at this request; its log says more."})
+    deadline = time.monotonic() + 10
+    while "secret of the server" not in caplog.text:  # written when the answer is on its way
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_what_is_not_http_is_told_so(small):
     with socket.create_connection(("127.0.0.1", small.port), timeout=20) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n")
