@@ -164,7 +164,7 @@ def form_of(parts, boundary=FORM):
 
 @contextmanager
 def running_server(paths, *, data=None, settings=None, examples=(), allowed_hosts=()):
-    """Serve checkpoints until the block ends; data: a folder of class folders for nearest images."""
+    """Serve checkpoints until the block ends; data: a folder for nearest images, with classes or without."""
     from alexnet.evaluation.image_list import open_images
     from alexnet.serve.nearest import Neighbourhood
     from alexnet.serve.networks import load_networks
@@ -173,7 +173,11 @@ def running_server(paths, *, data=None, settings=None, examples=(), allowed_host
     from alexnet.serve.settings import Settings
 
     opened = open_socket("127.0.0.1", 0)
-    neighbourhood = None if data is None else Neighbourhood(data.name, open_images(str(data), split="train"))
+    neighbourhood = (
+        None
+        if data is None
+        else Neighbourhood(data.name, open_images(str(data), split="train" if (data / "train").is_dir() else None))
+    )
     service = Service(
         load_networks(paths, device="cpu"),
         settings or Settings(num_decoders=1),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from browser_stand_ins import HOSTILE, SECONDS
-from serving_stand_ins import NAMES, color_checkpoint, color_folder, running_server
+from serving_stand_ins import NAMES, color_checkpoint, color_folder, picture, running_server
 
 from alexnet.evaluation.image_list import open_images
 from alexnet.serve.examples import examples_of_images
@@ -48,10 +48,19 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def two(tmp_path_factory):
-    """A server with two networks; the second takes red for green, and has a class with a hostile name."""
+    """A server with two networks; the second takes red for green, and has a class with a hostile name.
+
+    Its data set are a few images without classes, with long names.
+    """
     folder = tmp_path_factory.mktemp("two")
+    data = folder / "images"
+    data.mkdir()
+    for name in NAMES:
+        (data / f"{name}_which_is_the_colour_of_this_picture_and_has_a_very_long_name_000000001.png").write_bytes(
+            picture(name)
+        )
     second = color_checkpoint(folder / "second.pt", order=(1, 0, 2), names=(*NAMES[:2], HOSTILE))
-    with running_server([color_checkpoint(folder / "first.pt"), second]) as running:
+    with running_server([color_checkpoint(folder / "first.pt"), second], data=data) as running:
         yield running
 
 

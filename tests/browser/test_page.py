@@ -237,7 +237,10 @@ def test_on_a_telephone_nothing_sticks_out(opened, server, request):
         assert page.evaluate(wide) == 360
         choose(page, picture("red", (300, 200)))
         settled(page)
+        page.locator("#near-rows li").nth(2).wait_for()
         assert page.evaluate(wide) == 360
+        tiles = [item.bounding_box() for item in page.locator("#near-rows ol").first.locator("li").all()]
+        assert all(tile["width"] < 120 for tile in tiles), "long names are broken"
         assert page.locator(".stage canvas").first.bounding_box()["width"] <= 330
         for button in page.locator("label.button, button.button, .guess").all():
             if button.is_visible():

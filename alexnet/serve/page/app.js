@@ -131,11 +131,12 @@ async function show(answer, { picture, size, whole }, name, truth, signal) {
     const view = views.find(({ card }) => card.id === one.network);
     Object.assign(view, { square: one.square, guesses: one.guesses, layers: null });
     if (whole) {
-      view.stage.show(picture, size, one.box);
+      view.stage.show(picture, size, one.box, view.card.crop_size);
     } else {
       const square = await createImageBitmap(one.square);
       const margin = (square.width - view.card.crop_size) / 2;
-      view.stage.show(square, square, { left: margin, top: margin, side: view.card.crop_size });
+      const box = { left: margin, top: margin, side: view.card.crop_size };
+      view.stage.show(square, square, box, view.card.crop_size);
     }
     const choose = (guess) => {
       say(`Showing where the network looked for ${guess.name}.`);

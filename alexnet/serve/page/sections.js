@@ -12,7 +12,9 @@ export function nearestRow(title, neighbours) {
   const items = neighbours.map((one) =>
     element("li", {}, [
       element("img", { src: one.picture, alt: "", loading: "lazy", width: "128", height: "128" }),
-      element("span", { class: "name" }, [one.class_name ?? one.key.replace(/^.*\//, "")]),
+      one.class_name === null
+        ? element("span", { class: "key" }, [one.key.replace(/^.*\//, "")])
+        : element("span", { class: "name" }, [one.class_name]),
       element("small", { title: one.key }, [`distance ${one.distance.toPrecision(3)}`]),
     ]),
   );

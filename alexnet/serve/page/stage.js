@@ -16,9 +16,12 @@ export class Stage {
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
   }
 
-  /** picture: anything that can be drawn, upright; size: {width, height} in the units of box {left, top, side}. */
-  show(picture, size, box) {
-    [this.picture, this.size, this.box, this.heat] = [picture, size, box, null];
+  /**
+   * picture: anything that can be drawn, upright; size: {width, height} in the units of box {left, top, side};
+   * inputSide: the pixels along a side of what the network gets of the box.
+   */
+  show(picture, size, box, inputSide) {
+    [this.picture, this.size, this.box, this.inputSide, this.heat] = [picture, size, box, inputSide, null];
     this.draw();
   }
 
@@ -40,8 +43,8 @@ export class Stage {
     this.canvas.style.width = `${shownWidth}px`;
     this.canvas.style.height = `${shownHeight}px`;
     const context = this.canvas.getContext("2d");
-    // A tiny image is shown with its pixels, as they are.
-    context.imageSmoothingEnabled = scale < 4;
+    // A tiny image is shown with its pixels, unless the network gets it enlarged, and so smooth.
+    context.imageSmoothingEnabled = scale < 4 || this.box.side < this.inputSide;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
     const ratio = this.canvas.width / width;
