@@ -39,8 +39,6 @@ def evaluate(
     if isinstance(checkpoints, (str, Path, Checkpoint)):
         checkpoints = [checkpoints]
     loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
-    if split not in ("train", "val"):
-        raise UserError(f"the split is train or val, not {split!r}")
     recipe = recipe_of(loaded[0])
     predictor = load_predictor(loaded, device=device, precision=recipe.runtime.precision)
     views = views or recipe.evaluate.views

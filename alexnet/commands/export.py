@@ -102,14 +102,16 @@ def _print(report: ExportReport) -> None:
         _print_verification(report.verification)
     if report.loss is not None:
         _print_loss(report.loss, report)
+    elif report.weights != "float32":
+        print(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
 
 
 def _print_verification(result: Verification) -> None:
     batches = ", ".join(map(str, result.batch_sizes))
-    print(f"Run by {result.runtime} on {result.images}, batches of {batches}: the largest differences from the network")
-    logits = "" if result.logits is None else f", of a logit {result.logits:.1e} of the largest"
+    logits = "" if result.logits is None else f", {result.logits:.1e} of a logit (relative)"
+    print(f"Run by {result.runtime} in batches of {batches} on {result.images}. Largest differences from the network")
     print(
-        f"with the same weights are {result.probabilities:.1e} of a probability, {result.log_probabilities:.1e} of its "
+        f"with the same weights: {result.probabilities:.1e} of a probability, {result.log_probabilities:.1e} of its "
         f"logarithm (relative){logits}."
     )
 

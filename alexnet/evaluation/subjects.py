@@ -36,6 +36,8 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
     data may have fewer classes than the network. Raises UserError for data that cannot be opened, a split that is not
     there and classes that the network does not know.
     """
+    if split not in ("train", "val"):
+        raise UserError(f"the split is train or val, not {split!r}")
     if not data and not checkpoint.data:
         raise UserError(
             "the checkpoint was imported, and does not say on which images to ask it; name them with --data"

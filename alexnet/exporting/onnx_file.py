@@ -64,9 +64,7 @@ def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Progr
         model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
 
     def save(file: BinaryIO) -> None:
-        import onnx_ir
-
-        file.write(onnx_ir.to_proto(model).SerializeToString())
+        file.write(program.model_proto.SerializeToString())
 
     return Program(
         save,

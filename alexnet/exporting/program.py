@@ -67,7 +67,7 @@ def write_program(
         run = program.open(Path(file.name))
         results.append(_try(run, program.runtime, checkpoint, images, photographs, settings, display))
 
-    write_atomically(output, write)
+    write_atomically(output, write, sum(parameter.nbytes for parameter in packed.parameters()))
     ((verification, loss),) = results
     return ExportReport(
         format=chosen.name,

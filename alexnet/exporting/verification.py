@@ -101,13 +101,16 @@ def verify(
 ) -> Verification:
     """Run the file in batches of 1, 3 and 64, and `model` as evaluation does, in float32; compare.
 
-    Raises RunError where they differ by more than `tolerance`, naming what differs.
+    Raises RunError where they differ by more than `tolerance`, naming what differs, and where the network's own outputs
+    are not finite.
     """
     probabilities, log_probabilities, logits = [], [], []
     for batch_size in BATCH_SIZES:
         squares = photographs.squares[:batch_size]
         outputs = run(squares)
         expected = _logits(model, preprocessing, squares)
+        if not bool(expected.isfinite().all()):
+            raise RunError(f"the network itself gives outputs that are not finite, on {photographs.source}")
         expected_probabilities = expected.softmax(dim=1).numpy()
         found = outputs["probabilities"]
         if found.shape != expected_probabilities.shape:

@@ -101,6 +101,13 @@ def test_the_tolerance_is_the_callers(checkpoint, photographs):
     assert try_out(checkpoint, photographs, changed, tolerance=1.0)[1].probabilities == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_a_network_that_is_broken_itself_is_not_blamed_on_the_file(photographs):
+    broken = small_checkpoint("cifar_quick")
+    broken.model_state["fc10.bias"][0] = float("nan")
+    with pytest.raises(RunError, match="the network itself gives outputs that are not finite"):
+        try_out(broken, photographs)
+
+
 def test_photographs_come_from_files_and_folders_and_are_repeated(tmp_path):
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (50, 40), colour).save(tmp_path / name)
