@@ -23,7 +23,7 @@ NEIGHBOURS_EPILOG = (
 )
 Layer = Annotated[
     str | None,
-    typer.Option(help="Any layer by its name, as `alexnet info CHECKPOINT` lists them (default: what the last reads)."),
+    typer.Option(help="Any layer by its name, see `alexnet info` (default: the one that the classifier reads, relu7)."),
 ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from alexnet.evaluation.feature_files import FeatureTable, is_table, read_table
 from alexnet.evaluation.features import last_hidden_layer
 from alexnet.evaluation.image_list import ImageList, open_images, stream_squares
 from alexnet.evaluation.subjects import data_config_of
+from alexnet.models.architecture import layer_shapes
 from alexnet.models.receptive_field import receptive_fields
 from alexnet.reporting.activation_figures import UnitDrawing, unit_rows
 from alexnet.reporting.figures import shorten
@@ -35,6 +37,7 @@ MAX_UNITS = 40
 DEFAULT_COUNT = 8
 MAX_COUNT = 24
 DEFAULT_POINTS = 1000
+THUMBNAIL_SIZE = 64
 
 
 def draw_kernels(task: Task) -> Drawing:
@@ -79,6 +82,7 @@ def draw_units(task: Task) -> Drawing:
     """For some units of a layer the images that excite them most."""
     layer = task.options.one_layer() or last_maps(task.checkpoint.architecture)
     task.model.check_layers([layer])
+    units = _units_asked_for(task, layer)
     images = _images(task)
     count = min(task.options.count or DEFAULT_COUNT, MAX_COUNT, len(images))
     preprocessing = task.checkpoint.preprocessing
@@ -89,9 +93,8 @@ def draw_units(task: Task) -> Drawing:
         on_progress=task.display.counter(f"Looking through {layer}"),
     )  # fmt: skip
     found = strongest_images(task.model, preprocessing, batches, layer, count, device=task.device)
-    units = _chosen_units(task, layer, found)
     drawn, records = [], []
-    for unit in units:
+    for unit in units or _strongest(found):
         drawing, record = _draw_unit(task, images, layer, found, unit)
         drawn.append(drawing)
         records.append(record)
@@ -103,19 +106,25 @@ def draw_units(task: Task) -> Drawing:
     return Drawing(unit_rows(headline, drawn), {"layer": layer, "num_images": len(images), "units": records})
 
 
-def _chosen_units(task: Task, layer: str, found: StrongestImages) -> list[int]:
-    total = len(found.values)
-    if not task.options.unit:
-        return found.values[:, 0].argsort(descending=True, stable=True)[:DEFAULT_UNITS].tolist()
+def _units_asked_for(task: Task, layer: str) -> list[int]:
+    model = task.model
+    rows = layer_shapes(model.architecture, model.num_classes, model.image_size)
+    total = next(row.outputs[0] for row in rows if row.layer.name == layer)
     units = list(dict.fromkeys(task.options.unit))
-    if max(units) >= total:
+    if units and max(units) >= total:
         raise UserError(f"{layer} has units 0 to {total - 1}, and no {max(units)}")
     if len(units) > MAX_UNITS:
         raise UserError(f"a picture has room for {MAX_UNITS} units, and {len(units)} are asked for")
     return units
 
 
-def _draw_unit(task: Task, images: ImageList, layer: str, found: StrongestImages, unit: int):
+def _strongest(found: StrongestImages) -> list[int]:
+    return found.values[:, 0].argsort(descending=True, stable=True)[:DEFAULT_UNITS].tolist()
+
+
+def _draw_unit(
+    task: Task, images: ImageList, layer: str, found: StrongestImages, unit: int
+) -> tuple[UnitDrawing, dict[str, Any]]:
     preprocessing, architecture = task.checkpoint.preprocessing, task.checkpoint.architecture
     field = receptive_fields(architecture, task.model.image_size)[layer]
     crops, boxes, captions, entries = [], [], [], []
@@ -128,8 +137,7 @@ def _draw_unit(task: Task, images: ImageList, layer: str, found: StrongestImages
         entries.append({"key": images.keys[index], "class": images.class_name(index), "value": value, "field": box})
     is_output = layer == architecture.layers[-1].name
     kind = f"class {task.name_of(unit)}" if is_output else f"unit {unit}"
-    title = f"{layer}, {kind}" if captions else layer
-    return UnitDrawing(shorten(title, 60), crops, boxes, captions), {"unit": unit, "images": entries}
+    return UnitDrawing(shorten(f"{layer}, {kind}", 60), crops, boxes, captions), {"unit": unit, "images": entries}
 
 
 class _Sample(NamedTuple):
@@ -154,18 +162,9 @@ def draw_tsne(task: Task) -> Drawing:
         sample = _sample_of_table(task, Path(data), seed)
     else:
         sample = _sample_of_images(task, seed)
+    picture = _picture_of(task, sample) if task.options.thumbnails else None
     task.display.message(f"t-SNE of {len(sample.features):,} images")
     points = embed(sample.features, seed=seed)
-    picture = None
-    if task.options.thumbnails:
-        size = task.checkpoint.preprocessing.image_size
-        images = sample.images
-        if images is None:
-            raise UserError("--thumbnails needs the images; give a data set or a folder with --data, not features")
-
-        def picture(index: int) -> np.ndarray:
-            return to_square(images.read(sample.positions[index]), min(size, 64))
-
     drawn = f"{len(points):,} of {sample.total:,} images, drawn at random"
     if len(points) == sample.total:
         drawn = f"all {sample.total:,} images"
@@ -179,6 +178,14 @@ def draw_tsne(task: Task) -> Drawing:
         for key, name, (x, y) in zip(sample.keys, sample.names, points, strict=True)
     ]
     return Drawing(figure, {"layer": sample.layer, "num_images": sample.total, "seed": seed, "points": entries})
+
+
+def _picture_of(task: Task, sample: _Sample) -> Callable[[int], np.ndarray]:
+    """A thumbnail of each image of the sample."""
+    images, size = sample.images, min(task.checkpoint.preprocessing.image_size, THUMBNAIL_SIZE)
+    if images is None:
+        raise UserError("--thumbnails needs the images; give a data set or a folder with --data, not features")
+    return lambda index: to_square(images.read(sample.positions[index]), size)
 
 
 def _choose(task: Task, total: int, seed: int) -> list[int]:

@@ -12,8 +12,8 @@ def spread_over_pixels(maps: Tensor, field: ReceptiveField, size: tuple[int, int
     """Maps (N, rows, columns) as (N, height, width) for an image of `size` pixels, in the maps' dtype.
 
     Each unit's value stands at the middle of its receptive field; between them it is interpolated linearly, beyond the
-    outermost ones it stays. (Stretching the maps over the image, as is usual, would put the units of conv5 up to 10
-    pixels from what they look at.)
+    outermost ones it stays. (Stretching the maps over the image, as is usual, would put the first unit of as_run's
+    conv5 nine pixels from what it looks at.)
     """
     rows = _weights(maps.shape[1], field, size[0]).to(maps)
     columns = _weights(maps.shape[2], field, size[1]).to(maps)

@@ -27,6 +27,12 @@ def test_they_are_finite_differences():
     assert torch.equal(saliency(gradients)[0], gradients[0].abs().max(dim=0).values)
 
 
+def test_they_are_in_red_green_and_blue_whatever_the_network_takes():
+    inputs = random_inputs()
+    rgb, bgr = small_model(), small_model(channel_order="bgr")
+    assert torch.equal(input_gradients(bgr, inputs, 0), input_gradients(rgb, inputs, 0).flip(1))
+
+
 def test_several_classes_of_one_image_and_the_best_guess():
     model, inputs = small_model(), random_inputs()
     together = input_gradients(model, inputs, list(range(CLASSES)))

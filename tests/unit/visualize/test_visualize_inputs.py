@@ -41,9 +41,11 @@ def test_a_whole_image_has_room_for_whole_windows(height, width, side, size):
     assert torch.allclose(whole.inputs, expected.permute(2, 0, 1)[None], atol=1e-4)
 
 
-def test_the_middle_of_the_image_is_kept():
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_the_middle_of_the_image_is_kept(is_tall):
     pixels = np.zeros((16, 600, 3), np.uint8)
     pixels[:, 300 - 32 : 300 + 32] = 255
+    pixels = pixels.transpose(1, 0, 2).copy() if is_tall else pixels
     assert (whole_image(pixels, PREPROCESSING, 16, 8).pixels == 255).all()
 
 
