@@ -13,7 +13,7 @@ import typer
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
-from alexnet.hub.remote import require_hub, upload
+from alexnet.hub.remote import check_name, require_hub, upload
 from alexnet.hub.repository import CARD, PLACEHOLDER, WEIGHTS, file_facts, read_weights
 from alexnet.reporting.console import print_table
 from alexnet.runtime.files import write_text
@@ -35,8 +35,8 @@ def push_command(
     require_hub()
     if repo is None and output is None:
         raise UserError("give the repository, USER/NAME, or --output DIR to have the files only")
-    if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UserError(f"{repo!r} is no name of a repository; those are USER/NAME, as in ada/alexnet-photos")
+    if repo is not None:
+        check_name(repo)
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise UserError(f"--license {license!r}: the Hub names licences as in cc-by-4.0, mit, apache-2.0, other")
     if quiet:

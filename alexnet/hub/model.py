@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin
 
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import ImageInput
 from alexnet.evaluation.predictor import Prediction, Predictor, predict
-from alexnet.hub.card import TAGS, make_card
-from alexnet.hub.remote import PREFIX, fetch_weights, hub_errors
+from alexnet.hub.remote import NEEDS_HUB, PREFIX, fetch_checkpoint, fetch_weights, hub_errors
 from alexnet.hub.repository import WEIGHTS, read_weights, sha256_of, shareable, write_weights
 from alexnet.models import AlexNet
 from alexnet.runtime.device import choose_precision
 from alexnet.runtime.files import read_json
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+
+try:
+    from huggingface_hub import ModelCard, ModelHubMixin
+
+    from alexnet.hub.card import TAGS, make_card
+except ImportError:
+    raise UserError(NEEDS_HUB) from None
 
 
 class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="image-classification", tags=list(TAGS)):
@@ -45,6 +50,7 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
         self.requires_grad_(True).eval()
         self._checkpoint = replace(checkpoint, model_state={}, training_state=None)
         self._summary = summary
+        self._sums = _sums(checkpoint.model_state)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path | Checkpoint) -> HubAlexNet:
@@ -69,13 +75,17 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
         """
         if Path(name).is_dir():
             return cls(read_weights(Path(name) / WEIGHTS))
+        if str(name).startswith(PREFIX):  # as the commands take it
+            return cls(read_weights(fetch_checkpoint(str(name))))
         with hub_errors(str(name)):
-            return super().from_pretrained(str(name).removeprefix(PREFIX), **options)
+            return super().from_pretrained(str(name), **options)
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Architecture, classes, preprocessing, recipe and results with the present weights."""
-        return replace(self._checkpoint, model_state=self.state_dict())
+        """Architecture, classes, preprocessing and recipe with the present weights; results while they are the same."""
+        state = self.state_dict()
+        metrics = self._checkpoint.metrics if _sums(state) == self._sums else {}
+        return replace(self._checkpoint, model_state=state, metrics=metrics)
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, top: int = 5, views: str = "center"
@@ -99,9 +109,9 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
 
     def generate_model_card(self, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The card; its checksum is that of the file that was saved last."""
-        return make_card(
-            shareable(self.checkpoint), sha256=self._saved, repo_id=repo_id, license=license, summary=self._summary
-        )
+        present = shareable(self.checkpoint)
+        summary = self._summary if present.metrics else None  # which is of the weights as they were
+        return make_card(present, sha256=self._saved, repo_id=repo_id, license=license, summary=summary)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_weights(self.checkpoint, save_directory)
@@ -111,6 +121,11 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> HubAlexNet:  # pyright: ignore[reportIncompatibleMethodOverride]
         known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
         return cls(read_weights(fetch_weights(model_id, **{key: options.get(key) for key in known})))
+
+
+def _sums(state: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """What tells whether weights have been changed."""
+    return {name: tensor.cpu().sum(dtype=torch.float64).item() for name, tensor in state.items()}
 
 
 def from_pretrained(name: str | Path, **options: Any) -> HubAlexNet:
@@ -126,5 +141,5 @@ def push_to_hub(
     license: of the weights, an identifier of the Hub's list. options: as of `HubAlexNet.push_to_hub`.
     """
     model = HubAlexNet.from_checkpoint(checkpoint)
-    with hub_errors(repo_id):
+    with hub_errors(repo_id, writing=True):
         return model.push_to_hub(repo_id, model_card_kwargs={"license": license}, **options)

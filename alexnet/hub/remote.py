@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,22 @@ from alexnet.hub.repository import WEIGHTS
 PREFIX = "hf:"
 """What a checkpoint's name begins with that is to be fetched: hf:USER/NAME, or hf:USER/NAME@REVISION."""
 
+NEEDS_HUB = "the Hugging Face Hub needs the library huggingface_hub: pip install 'alexnet[hub]'"
+
 
 def require_hub() -> Any:
     """The library huggingface_hub. Raises UserError, naming the extra, where it is not installed."""
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError("the Hugging Face Hub needs the library huggingface_hub: pip install 'alexnet[hub]'") from None
+        raise UserError(NEEDS_HUB) from None
     return huggingface_hub
+
+
+def check_name(repo_id: str) -> None:
+    """Raises UserError for what cannot be the name of a repository."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise UserError(f"{repo_id!r} is no name of a repository; those are USER/NAME, as in ada/alexnet-photos")
 
 
 def fetch_checkpoint(name: str) -> Path:
@@ -29,22 +38,26 @@ def fetch_checkpoint(name: str) -> Path:
     Raises UserError for a name that is none, for what is not there, and without a network where it is not in the cache.
     """
     repo_id, _, revision = name.replace("\\", "/").removeprefix(PREFIX).partition("@")
-    return fetch_weights(repo_id, revision=revision or None)
+    check_name(repo_id)
+    return _download(repo_id, revision=revision or None)
 
 
-def fetch_weights(name_or_folder: str, *, revision: str | None = None, **options: Any) -> Path:
+def fetch_weights(name_or_folder: str, **options: Any) -> Path:
     """model.safetensors of a folder, or of a repository of the Hub. options: as of `hf_hub_download`."""
-    if Path(name_or_folder).is_dir():
-        return Path(name_or_folder) / WEIGHTS
+    folder = Path(name_or_folder)
+    return folder / WEIGHTS if folder.is_dir() else _download(name_or_folder, **options)
+
+
+def _download(repo_id: str, **options: Any) -> Path:
     hub = require_hub()
-    with hub_errors(name_or_folder):
-        return Path(hub.hf_hub_download(name_or_folder, WEIGHTS, revision=revision, **options))
+    with hub_errors(repo_id):
+        return Path(hub.hf_hub_download(repo_id, WEIGHTS, **options))
 
 
 def upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, message: str) -> str:
     """Upload a folder's files to a repository, which is made where it is not there; returns the commit's address."""
     hub = require_hub()
-    with hub_errors(repo_id):
+    with hub_errors(repo_id, writing=True):
         api = hub.HfApi()
         repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
         commit = api.upload_folder(
@@ -54,7 +67,7 @@ def upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, mes
 
 
 @contextmanager
-def hub_errors(name: str) -> Iterator[None]:
+def hub_errors(name: str, *, writing: bool = False) -> Iterator[None]:
     """Tell what huggingface_hub raises about a repository in a sentence of ours, as UserError or RunError."""
     require_hub()
     from huggingface_hub import constants, errors
@@ -77,6 +90,8 @@ def hub_errors(name: str) -> Iterator[None]:
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         offline = isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE
         why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
+        if writing:
+            raise UserError(f"nothing was uploaded to {name}: {why}") from None
         raise UserError(
             f"{name} is not in the cache, and {why}; give the path of a folder that holds its files, or try again "
             "with a network"
@@ -91,5 +106,5 @@ def hub_errors(name: str) -> Iterator[None]:
                 "may write"
             ) from None
         raise RunError(f"the Hub answered {status} for {name}: {str(error).splitlines()[0]}") from None
-    except (errors.HTTPError, ConnectionError, TimeoutError) as error:
+    except (errors.HTTPError, ConnectionError, TimeoutError) as error:  # pyright: ignore[reportPrivateImportUsage]
         raise RunError(f"the Hub cannot be reached for {name} ({type(error).__name__}); try again later") from None

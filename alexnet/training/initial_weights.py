@@ -69,8 +69,8 @@ def open_initial_weights(config: ModelConfig) -> InitialWeights:
         return InitialWeights(config.init, digest, load_checkpoint(path))
     except UserError as error:
         raise UserError(
-            f"model.init = {config.init}: {error} It names a trained network to begin with, a checkpoint or a run's "
-            "folder: --init CHECKPOINT."
+            f"model.init = {config.init}: {str(error).rstrip('.')}. It names a trained network to begin with, a "
+            "checkpoint or a run's folder: --init CHECKPOINT."
         ) from None
 
 

@@ -128,6 +128,8 @@ def test_weights_that_were_changed_are_saved_as_they_are_now(run, tmp_path):
         model.fc10.bias.fill_(7.0)
     model.save_pretrained(tmp_path / "files")
     assert alexnet.from_pretrained(tmp_path / "files").fc10.bias.tolist() == [7.0] * 3
+    card = (tmp_path / "files" / "README.md").read_text()
+    assert "It has not been evaluated" in card, "the results are those of other weights"
 
 
 def test_paths_of_the_machine_stay_on_it(run, tmp_path):
@@ -306,11 +308,14 @@ def test_to_the_hub_and_back(run, tmp_path, photo):
 def test_what_cannot_be_fetched_is_told_in_a_sentence(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    from alexnet.hub.remote import fetch_checkpoint
+    from alexnet.hub.remote import fetch_checkpoint, upload
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="not in the cache, and HF_HUB_OFFLINE is set"):
         fetch_checkpoint("hf:ada/nowhere")
-    with pytest.raises(UserError, match="USER/NAME"):
-        fetch_checkpoint("hf:ada/no/where at all")
+    for name in ("hf:ada/no/where at all", "hf:pets", "hf:"):
+        with pytest.raises(UserError, match="USER/NAME"):
+            fetch_checkpoint(name)
+    with pytest.raises(UserError, match="nothing was uploaded to ada/pets: HF_HUB_OFFLINE is set"):
+        upload(tmp_path, "ada/pets", private=False, branch=None, message="")
