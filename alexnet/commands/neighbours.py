@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from alexnet.evaluation.image_list import ImageList, open_images
 from alexnet.evaluation.neighbours import NeighbourIndex, Neighbours
 from alexnet.evaluation.subjects import data_config_of
 from alexnet.reporting.console import printable
+from alexnet.reporting.panel_figures import number
 from alexnet.reporting.pictures import check_picture_path, save_picture
 from alexnet.reporting.progress import Progress
 from alexnet.reporting.study_figures import Nearest, neighbour_rows
@@ -149,9 +151,11 @@ def _print(record: dict[str, Any], output: Path | None) -> None:
     for query in record["queries"]:
         if query["error"] is None:
             print(printable(query["input"]))
+        largest = max((nearest["distance"] for nearest in query["neighbours"]), default=0.0)
+        decimals = max(0, 3 - math.floor(math.log10(largest))) if largest else 0
         for nearest in query["neighbours"]:
             name = f"  {printable(nearest['name'])}" if nearest["name"] else ""
-            print(f"  {nearest['distance']:#9.4g}  {printable(nearest['key'])}{name}")
+            print(f"  {nearest['distance']:10.{decimals}f}  {printable(nearest['key'])}{name}")
     if output is not None:
         print(f"Drawn in {printable(str(output))}")
 
@@ -172,7 +176,7 @@ def _draw(
         shown = [
             (
                 square_of(row),
-                f"{table.class_name(row) or Path(table.keys[row]).name}\n{distance:#.3g}",
+                f"{table.class_name(row) or Path(table.keys[row]).name}\n{number(distance)}",
                 own is None or own == table.class_name(row),
             )
             for row, distance in zip(found.indices[position].tolist(), found.distances[position], strict=True)

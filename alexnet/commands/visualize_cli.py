@@ -30,6 +30,49 @@ VISUALIZE_EPILOG = (
 )
 
 
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[IMAGE...]", help="Files, folders or addresses, for what is about images."),
+]
+Layers = Annotated[
+    list[str] | None, typer.Option(help="A layer by its name; for activations several, each with --layer.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="A class by its name, id or number; several, each with --class."),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(help="Without --class: so many best guesses (1; 3 for gradcam, 5 for activations).", min=1),
+]
+Maps = Annotated[
+    int | None, typer.Option(help="Maps of a layer, the strongest ones (16; all of a single layer).", min=1)
+]
+Samples = Annotated[
+    int | None, typer.Option(help="Average over so many copies of the image with noise (1: without).", min=1)
+]
+Patch = Annotated[int | None, typer.Option(help="Side of the patch, pixels (a seventh of the input).", min=1)]
+Stride = Annotated[int | None, typer.Option(help="Pixels from place to place (a quarter of the patch).", min=1)]
+Side = Annotated[int | None, typer.Option(help="Shorter side of the enlarged image, pixels (twice the input).", min=1)]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="A data set, as for train, or a folder of images (default: what it was trained on); tsne also takes a "
+        "file of `alexnet features`."
+    ),
+]
+SplitName = Annotated[str | None, typer.Option(help="Of a data set: train, val or all (val).")]
+Units = Annotated[
+    list[int] | None, typer.Option(help="A map or feature by its number from 0; several, each with --unit.", min=0)
+]
+Count = Annotated[
+    int | None, typer.Option(help="Images for each unit (8), or on the map, drawn at random (1000).", min=1)
+]
+Seed = Annotated[int | None, typer.Option(help="Of what is drawn at random (0).", min=0)]
+Thumbnails = Annotated[bool, typer.Option("--thumbnails", help="Small images in place of points.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (64).", min=1)]
+
+
 def visualize(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or a run's folder.")],
     what: Annotated[
@@ -40,51 +83,22 @@ def visualize(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The picture: a .png or .svg file.")],
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[IMAGE...]", help="Files, folders or addresses, for what is about images."),
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer by its name; for activations several, each with --layer.")
-    ] = None,
-    class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", help="A class by its name, id or number; several, each with --class."),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(help="Without --class: so many best guesses (1; 3 for gradcam, 5 for activations).", min=1),
-    ] = None,
-    maps: Annotated[
-        int | None, typer.Option(help="Maps of a layer, the strongest ones (16; all of a single layer).", min=1)
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Average over so many copies of the image with noise (1: without).", min=1)
-    ] = None,
-    patch: Annotated[
-        int | None, typer.Option(help="Side of the patch, pixels (a seventh of the input).", min=1)
-    ] = None,
-    stride: Annotated[int | None, typer.Option(help="Pixels from place to place (a quarter of it).", min=1)] = None,
-    side: Annotated[
-        int | None, typer.Option(help="Shorter side of the enlarged image, pixels (twice the input).", min=1)
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A data set, as for train, or a folder of images (default: what it was trained on); tsne also "
-            "takes a file of `alexnet features`."
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a data set: train, val or all (val).")] = None,
-    unit: Annotated[
-        list[int] | None, typer.Option(help="A map or feature by its number from 0; several, each with --unit.", min=0)
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(help="Images for each unit (8), or on the map, drawn at random (1000).", min=1)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of what is drawn at random (0).", min=0)] = None,
-    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Small images in place of points.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Images per forward pass (64).", min=1)] = None,
+    images: Images = None,
+    layer: Layers = None,
+    class_: Classes = None,
+    top: Top = None,
+    maps: Maps = None,
+    samples: Samples = None,
+    patch: Patch = None,
+    stride: Stride = None,
+    side: Side = None,
+    data: Data = None,
+    split: SplitName = None,
+    unit: Units = None,
+    count: Count = None,
+    seed: Seed = None,
+    thumbnails: Thumbnails = False,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,

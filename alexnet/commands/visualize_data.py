@@ -20,13 +20,14 @@ from alexnet.models.receptive_field import receptive_fields
 from alexnet.reporting.activation_figures import UnitDrawing, unit_rows
 from alexnet.reporting.figures import shorten
 from alexnet.reporting.map_figure import class_map
+from alexnet.reporting.panel_figures import number
 from alexnet.reporting.study_figures import Bank
 from alexnet.reporting.study_figures import kernel_banks as draw_banks
 from alexnet.runtime.device import default_num_workers
 from alexnet.visualize.embedding import embed
 from alexnet.visualize.inputs import center_crop
 from alexnet.visualize.kernels import color_share, kernel_banks
-from alexnet.visualize.subjects import last_maps
+from alexnet.visualize.subjects import last_maps, map_layers
 from alexnet.visualize.units import StrongestImages, strongest_images
 
 DEFAULT_UNITS = 6
@@ -59,7 +60,14 @@ def draw_kernels(task: Task) -> Drawing:
 def _images(task: Task) -> ImageList:
     """What --data names, or the validation images of what the network was trained on."""
     data = task.options.data or task.checkpoint.data
-    images = open_images(data, data_config_of(task.checkpoint), task.options.split)
+    try:
+        images = open_images(data, data_config_of(task.checkpoint), task.options.split)
+    except UserError as error:
+        if task.options.data is not None:
+            raise
+        raise UserError(
+            f"give a data set with --data: what the network was trained on is not there ({error})"
+        ) from None
     if task.options.split is None and images.classes:
         images = images.take([i for i, split in enumerate(images.splits) if split == "val"] or range(len(images)))
     for note in images.notes:
@@ -87,9 +95,10 @@ def draw_units(task: Task) -> Drawing:
         drawing, record = _draw_unit(task, images, layer, found, unit)
         drawn.append(drawing)
         records.append(record)
+    has_fields = layer in map_layers(task.checkpoint.architecture)
     headline = (
-        f"Units of {layer}: of {len(images):,} images the {count} that excite each most; framed the part that the unit "
-        f"sees, and below it enlarged. The numbers are the unit's output.\n{task.network}."
+        f"Units of {layer}: of {len(images):,} images the {count} that excite each most, with the unit's output"
+        f"{'; framed the part it sees, below it enlarged' if has_fields else ''}.\n{task.network}."
     )
     return Drawing(unit_rows(headline, drawn), {"layer": layer, "num_images": len(images), "units": records})
 
@@ -114,7 +123,7 @@ def _draw_unit(task: Task, images: ImageList, layer: str, found: StrongestImages
         crops.append(center_crop(images.read(index), preprocessing).pixels)
         boxes.append(field.box(row, column, task.model.image_size))
         name = images.class_name(index) or Path(images.keys[index]).name
-        captions.append(f"{value:.4g} {name}")
+        captions.append(f"{number(value)}\n{name}")
         box = dict(zip(("top", "left", "bottom", "right"), boxes[-1], strict=True))
         entries.append({"key": images.keys[index], "class": images.class_name(index), "value": value, "field": box})
     is_output = layer == architecture.layers[-1].name

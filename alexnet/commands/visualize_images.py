@@ -147,8 +147,8 @@ def draw_grad_cam(task: Task) -> Drawing:
         ]
         rows.append([subject.picture(), *panels])
     headline = (
-        f"Grad-CAM of {layer}: where the network saw what speaks for each class. Below a class its probability; every "
-        "panel has its own scale."
+        f"Grad-CAM of {layer}: where the network saw what speaks for a class, with its probability. Every panel has a "
+        "scale of its own."
     )
     drawing = _done(task, headline, rows, subjects)
     return drawing._replace(record={"layer": layer, **drawing.record})

@@ -16,7 +16,7 @@ from torch import Tensor
 from alexnet.config import DataConfig
 from alexnet.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from alexnet.data.folders import is_class_tree
-from alexnet.data.sources import BUILT_IN, KINDS, open_source, recognize
+from alexnet.data.sources import KINDS, open_source, recognize
 from alexnet.data.squares import to_square
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import ImageInput, open_inputs
@@ -94,10 +94,8 @@ def _is_data_set(text: str) -> bool:
         return recognize(path) != "folder" or is_class_tree(path)
     if path.exists():
         return False
-    kind = text.partition(":")[0]
-    if kind in BUILT_IN or kind in KINDS:
-        return True
-    return "://" in text and Path(text.partition("?")[0]).suffix.lower() not in IMAGE_SUFFIXES
+    # What is neither there nor named like an image is a name, an address or a mistake, which `open_source` explains.
+    return text != "-" and Path(text.partition("?")[0]).suffix.lower() not in IMAGE_SUFFIXES
 
 
 def _of_data_set(spec: str, config: DataConfig, split: str) -> ImageList:
@@ -217,6 +215,8 @@ def stream_squares(
         if on_progress is not None:
             on_progress(start + len(results), total)
     if not readable:
+        if total == 1:
+            raise UserError(f"{images.keys[0]} cannot be read: {reason}.")
         raise UserError(f"None of the {total} images can be read; the first is {images.keys[0]} ({reason}).")
 
 

@@ -93,8 +93,8 @@ def _first_row(figure: Figure, grid, picture: np.ndarray, guesses: Sequence[tupl
     for position, (name, probability) in enumerate(guesses):
         bars.barh(position, probability, height=0.8, color=colors.first, alpha=0.4)
         bars.text(0.006, position, shorten(name, 60), va="center", fontsize=9.5, color=colors.ink)
-        bars.text(0.995, position, f"{probability:.1%}", va="center", ha="right", fontsize=9.5, color=colors.ink)
-    bars.set_xlim(0, 1)
+        bars.text(1.065, position, f"{probability:.1%}", va="center", ha="right", fontsize=9.5, color=colors.ink)
+    bars.set_xlim(0, 1.07)
     bars.set_ylim(max(len(guesses), 5) - 0.4, -0.6)
     bars.set_axis_off()
 
@@ -112,25 +112,29 @@ def _tiled(layer: LayerDrawing) -> np.ndarray:
         filled = np.full(-(-len(layer.values) // rows) * rows, np.nan)
         filled[: len(layer.values)] = layer.values
         return filled.reshape(rows, -1)
-    count, height, width = layer.values.shape
-    gap = max(1, width // 16)
-    rows = -(-count // COLUMNS)
-    tiled = np.full((rows * (height + gap) - gap, COLUMNS * (width + gap) - gap), np.nan)
+    side, gap = _tile(layer)
+    rows = -(-len(layer.values) // COLUMNS)
+    tiled = np.full((rows * (side + gap) - gap, COLUMNS * (side + gap) - gap), np.nan)
     for index, one in enumerate(layer.values):
-        top, left = (index // COLUMNS) * (height + gap), (index % COLUMNS) * (width + gap)
-        tiled[top : top + height, left : left + width] = one
+        top, left = (index // COLUMNS) * (side + gap), (index % COLUMNS) * (side + gap)
+        tiled[top : top + side, left : left + side] = one.repeat(side // len(one), 0).repeat(side // len(one), 1)
     return tiled
+
+
+def _tile(layer: LayerDrawing) -> tuple[int, int]:
+    """Side of a map and of the gap to the next one; a small map has several cells for each of its units."""
+    units = layer.values.shape[1]
+    side = units * max(1, 32 // units)
+    return side, max(1, side // 24)
 
 
 def _number_maps(axes: Axes, layer: LayerDrawing) -> None:
     from matplotlib.patheffects import withStroke
 
-    _, height, width = layer.values.shape
-    gap = max(1, width // 16)
+    side, gap = _tile(layer)
     for index, which in enumerate(layer.numbers):
-        top, left = (index // COLUMNS) * (height + gap), (index % COLUMNS) * (width + gap)
-        text = axes.text(left - 0.5 + 0.06 * width, top - 0.5 + 0.06 * height, str(which), fontsize=6.5, color="white")
-        text.set_va("top")
+        top, left = (index // COLUMNS) * (side + gap), (index % COLUMNS) * (side + gap)
+        text = axes.text(left + 0.06 * side, top + 0.06 * side, str(which), fontsize=6.5, color="white", va="top")
         text.set_path_effects([withStroke(linewidth=1.4, foreground="black")])
 
 
@@ -143,6 +147,7 @@ class UnitDrawing(NamedTuple):
     boxes: Sequence[tuple[int, int, int, int]]
     """(top, left, bottom, right) of what the unit sees of each crop, in pixels."""
     captions: Sequence[str]
+    """Of one line or two."""
 
 
 def unit_rows(headline: str, units: Sequence[UnitDrawing], colors: Colors = DEFAULT_COLORS) -> Figure:
@@ -155,7 +160,7 @@ def unit_rows(headline: str, units: Sequence[UnitDrawing], colors: Colors = DEFA
         box == (0, 0, *crop.shape[:2]) for unit in units for crop, box in zip(unit.crops, unit.boxes, strict=True)
     )
     # A title, one line of pictures or two, and their captions.
-    heights = [0.3, _CELL, 0.22] if is_whole else [0.3, _CELL, _CELL, 0.22]
+    heights = [0.3, _CELL, 0.36] if is_whole else [0.3, _CELL, _CELL, 0.36]
     width = _CELL * columns + 0.3
     lines = wrap_headline(headline, width)
     figure = new_figure(width, len(units) * (sum(heights) + 0.1) + 0.22 * len(lines) + 0.2)
@@ -163,22 +168,23 @@ def unit_rows(headline: str, units: Sequence[UnitDrawing], colors: Colors = DEFA
     grid = figure.add_gridspec(len(units) * len(heights), columns, height_ratios=heights * len(units))
     for index, unit in enumerate(units):
         first = index * len(heights)
-        _line_of_text(figure.add_subplot(grid[first, :]), unit.title, colors, is_title=True)
+        _text(figure.add_subplot(grid[first, :]), unit.title, colors, is_title=True)
         side = max(max(bottom - top, right - left) for top, left, bottom, right in unit.boxes)
         for column, (crop, box, caption) in enumerate(zip(unit.crops, unit.boxes, unit.captions, strict=True)):
             _crop(figure.add_subplot(grid[first + 1, column]), crop, None if is_whole else box, colors)
             if not is_whole:
                 _enlarged(figure.add_subplot(grid[first + 2, column]), crop, box, side)
-            _line_of_text(figure.add_subplot(grid[first + len(heights) - 1, column]), shorten(caption, 17), colors)
+            _text(figure.add_subplot(grid[first + len(heights) - 1, column]), caption, colors)
     return figure
 
 
-def _line_of_text(axes: Axes, text: str, colors: Colors, *, is_title: bool = False) -> None:
+def _text(axes: Axes, text: str, colors: Colors, *, is_title: bool = False) -> None:
     axes.set_axis_off()
     if is_title:
         axes.text(0, 0.3, text, fontsize=9.5, fontweight="bold", color=colors.ink, va="center")
     else:
-        axes.text(0.5, 0.6, text, fontsize=8, color=colors.ink, va="center", ha="center")
+        lines = "\n".join(shorten(line, 18) for line in text.split("\n"))
+        axes.text(0.5, 1, lines, fontsize=8, color=colors.ink, va="top", ha="center")
 
 
 def _enlarged(axes: Axes, crop: np.ndarray, box: tuple[int, int, int, int], side: int) -> None:

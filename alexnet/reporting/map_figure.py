@@ -63,14 +63,7 @@ def class_map(
         )
     if picture is not None:
         _thumbnails(axes, points, picture, [kinds.get(name or "", (colors.faint, ""))[0] for name in names])
-    axes.legend(
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=colors.ink,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        markerscale=1.3,
-    )
+    figure.legend(frameon=False, fontsize=9.5, labelcolor=colors.ink, loc="outside right center", markerscale=1.3)
     return figure
 
 

@@ -49,7 +49,7 @@ def panel_rows(headline: str, rows: Sequence[Sequence[Panel]], colors: Colors = 
     lines = wrap_headline(headline, width)
     titles = max(panel.title.count("\n") for row in rows for panel in row) + 1
     scaled = [panel for row in rows for panel in row if panel.values.ndim == 2]
-    below = 0.1 if not scaled else 0.5 if any(panel.unit for panel in scaled) else 0.34
+    below = 0.1 if not scaled else 0.56 if any(panel.unit for panel in scaled) else 0.4
     figure = new_figure(width, sum(heights) + len(rows) * (titles * _LINE + below) + _LINE * (len(lines) + 0.7))
     engine = figure.get_layout_engine()
     assert engine is not None

@@ -78,6 +78,8 @@ def test_what_makes_no_sense_is_refused(tree, tmp_path):
         open_images(str(tmp_path / "one"), split="val")
     with pytest.raises(UserError, match="No image is given"):
         open_images([])
+    with pytest.raises(UserError, match=r"digit does not exist\. Give digits, shapes, a folder.* Did you mean digits"):
+        open_images("digit")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -102,8 +104,9 @@ def test_squares_come_in_order_without_the_unreadable_ones(tmp_path, batch_size)
 
 
 def test_where_nothing_can_be_read_that_is_said(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"None of the 1 images can be read; the first is .*a\.png \(not an image"):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"None of the 2 images can be read; the first is .*a\.png \(not an image"):
         list(stream_squares(open_images(tmp_path), 8, 4))
-    with pytest.raises(UserError, match=r"none\.png \(no such file or directory\)"):
+    with pytest.raises(UserError, match=r"none\.png cannot be read: no such file or directory\."):
         list(stream_squares(open_images(str(tmp_path / "none.png")), 8, 4))
