@@ -178,7 +178,7 @@ def ready_neighbourhood(service: Service) -> Neighbourhood:
     if neighbourhood is None:
         raise Refused(404, "This server was given no data set; start it with --data DATA for nearest images.")
     if neighbourhood.failure is not None:
-        raise Refused(404, f"Nearest images are not available: {neighbourhood.failure}")
+        raise Refused(404, f"Nearest images are not available: {neighbourhood.failure}.")
     if not neighbourhood.is_ready:
         share = f"{neighbourhood.share_done:.0%}"
         raise Refused(503, f"The images of the data set are being looked at ({share} are done).", retry_seconds=5)

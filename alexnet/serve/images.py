@@ -68,7 +68,7 @@ class Decoders:
     @property
     def process_ids(self) -> list[int]:
         """Of the decoding processes."""
-        return [process.pid for process in self._processes]
+        return [process.pid for process in list(self._processes)]  # threads replace them meanwhile
 
     def decode(self, data: bytes) -> Decoded:
         """Decode a file; to be called from a thread of `executor`. Raises Refused with what is wrong with it."""

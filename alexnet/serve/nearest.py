@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +79,8 @@ class Neighbourhood:
     def prepare(self, networks: Sequence[Network], executor: Executor, tell: Callable[[str], None]) -> None:
         """See every image with every network; the networks are asked in `executor`, a few images at a time.
 
-        To be called in a thread. What goes wrong becomes `failure`. tell: for messages to the person at the terminal.
+        To be called in a thread. What goes wrong is told, and `failure` set. tell: for messages to the person at the
+        terminal.
         """
         try:
             self.num_in_all = len(self.images) * len(networks)
@@ -89,8 +91,9 @@ class Neighbourhood:
         except _Stopped:
             return
         except Exception as error:
-            self.failure = str(error) or type(error).__name__
-            tell(f"Nearest images are not available: {self.failure}")
+            # Whoever asks need not know where the images lie on this machine.
+            self.failure = "the images could not be looked at; the server's terminal says why"
+            tell(f"Nearest images are not available: {str(error) or type(error).__name__}")
 
     def stop(self) -> None:
         """Let `prepare` end soon."""
@@ -102,7 +105,7 @@ class Neighbourhood:
         found = places.features.search(features, count)
         positions = places.positions[found.indices[0]].tolist()
         return [
-            Neighbour(position, str(self.images.keys[position]), self.images.class_name(position), distance)
+            Neighbour(position, self._name(position), self.images.class_name(position), distance)
             for position, distance in zip(positions, found.distances[0].tolist(), strict=True)
         ]
 
@@ -114,6 +117,10 @@ class Neighbourhood:
             return to_square(self.images.read(position), size)
         except UnreadableImage:
             return None
+
+    def _name(self, position: int) -> str:
+        path = Path(str(self.images.keys[position]))
+        return path.name if path.is_absolute() else path.as_posix()
 
     def _look(self, network: Network, executor: Executor, tell: Callable[[str], None]) -> _Places:
         if self.known is not None and self._positions is not None:

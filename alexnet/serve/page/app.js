@@ -202,7 +202,7 @@ async function showNearest(signal) {
   byId("near-title").textContent = `The nearest images in ${data.name}`;
   if (!data.is_ready) {
     byId("near-note").textContent = data.failure
-      ? `They are not available: ${data.failure}`
+      ? `They are not available: ${data.failure}.`
       : `The network is still looking at the images of ${data.name}: ${Math.floor(100 * data.share_done)} % are done.`;
     return;
   }

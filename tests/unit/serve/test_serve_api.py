@@ -138,6 +138,18 @@ def test_nearest_images_are_near(server, folder):
     assert np.allclose(np.asarray(Image.open(io.BytesIO(shown.body))).mean((0, 1)), COLORS["blue"], atol=6)
 
 
+def test_until_the_data_set_was_looked_at_there_are_no_neighbours(server, monkeypatch):
+    neighbourhood = server.service.neighbourhood
+    monkeypatch.setattr(neighbourhood, "is_ready", False)
+    monkeypatch.setattr(neighbourhood, "num_done", 9)
+    answer = server.post("/api/nearest", picture("blue"))
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5") and "(38% are done)" in answer.json["error"]
+    assert server.get("/api/description").json["data"]["share_done"] == 9 / 24
+    monkeypatch.setattr(neighbourhood, "failure", "the disk is gone")
+    answer = server.post("/api/nearest", picture("blue"))
+    assert answer.status == 404 and answer.json["error"].endswith("the disk is gone.")
+
+
 # ---------------------------------------------------------------- what is served
 
 

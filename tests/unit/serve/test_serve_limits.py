@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,13 +112,43 @@ def test_what_is_not_http_is_told_so(small):
     assert answer.startswith(b"HTTP/1.1 400 ") and b'{"error": "This is not' in answer
 
 
-def test_requests_at_the_same_time_share_passes(checkpoints):
-    settings = Settings(max_wait_ms=300, num_decoders=2)
-    with running_server(checkpoints[:1], settings=settings) as running, ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(lambda _: running.post("/api/predict", picture("green")), range(24)))
-        assert {answer.status for answer in answers} == {200}
-        assert {answer.json["networks"][0]["guesses"][0]["name"] for answer in answers} == {"green"}
-        metrics = running.get("/metrics").body.decode()
-    sizes = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("alexnet_batch_size_"))
-    assert float(sizes["alexnet_batch_size_sum"]) == 24
-    assert float(sizes["alexnet_batch_size_count"]) < 20
+def test_who_hangs_up_is_not_worked_for(small, monkeypatch):
+    hung_up = threading.Event()
+    decode = small.service._open
+
+    def decode_late(*arguments):
+        assert hung_up.wait(10)
+        time.sleep(0.1)  # until the server has noticed
+        return decode(*arguments)
+
+    monkeypatch.setattr(small.service, "_open", decode_late)
+    before = passes(small)
+    connection = half_a_request(small, picture("red"), len(picture("red")))
+    inside(small, 1)
+    connection.close()
+    hung_up.set()
+    inside(small, 0)
+    assert passes(small) == before
+
+
+def passes(running):
+    """How many passes there were, and of how many images."""
+    metrics = running.get("/metrics").body.decode().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in metrics if not line.startswith("#"))
+    return float(numbers["alexnet_batch_size_count"]), float(numbers["alexnet_batch_size_sum"])
+
+
+def test_requests_at_the_same_time_share_a_pass(checkpoints, monkeypatch):
+    settings = Settings(max_wait_ms=20_000, num_decoders=2)
+    with running_server(checkpoints[:1], settings=settings) as running, ThreadPoolExecutor(2) as pool:
+        both = threading.Barrier(2)
+        decode = running.service._open
+
+        def decode_one_after_the_other(*arguments):
+            time.sleep(0.3 * both.wait(10))
+            return decode(*arguments)
+
+        monkeypatch.setattr(running.service, "_open", decode_one_after_the_other)
+        answers = list(pool.map(lambda name: running.post("/api/predict", picture(name)), ("green", "blue")))
+        assert [answer.json["networks"][0]["guesses"][0]["name"] for answer in answers] == ["green", "blue"]
+        assert passes(running) == (1, 2)
