@@ -174,19 +174,6 @@ def test_what_the_file_says_about_itself(tmp_path):
     assert images.shape == in_program["input"]["shape"] == ["batch", 37, 37, 3]
 
 
-def test_packed_weights_take_a_half_and_a_quarter_of_the_bytes(tmp_path):
-    checkpoint = small_checkpoint("cifar_13pct", mean_mode="channel")
-    whole = sum(value.nbytes for value in checkpoint.model_state.values())
-    local = sum(checkpoint.model_state[f"local{number}.weight"].nbytes for number in (3, 4))
-    share = {
-        weights: alexnet.export(checkpoint, tmp_path / "net.onnx", weights=weights).num_bytes / whole
-        for weights in ("float16", "int8")
-    }
-    assert 0.5 < share["float16"] < 0.52
-    expected = 1 - 0.75 * local / whole  # what is not local stays as it is
-    assert expected < share["int8"] < expected + 0.02
-
-
 WITHOUT_THIS_PACKAGE = """
 import sys
 sys.modules["alexnet"] = None  # any import of it fails
