@@ -55,8 +55,9 @@ def import_command(
 
 def _default_output(source: Path) -> Path:
     """The source's name in this folder, ending in .pt; another one for a .pt that is here itself."""
-    output = Path(f"{source.stem}.pt")
-    return Path(f"{source.stem}-imported.pt") if output.resolve() == source.resolve() else output
+    stem = Path(source.name.removesuffix(".tar")).stem  # model_best.pth.tar is model_best
+    output = Path(f"{stem}.pt")
+    return Path(f"{stem}-imported.pt") if output.resolve() == source.resolve() else output
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:

@@ -80,6 +80,9 @@ def test_imported_weights_do_what_the_checkpoint_they_are_of_does(alexnet, tmp_p
     ]
     for key in ("loss", "top1_error", "num_images", "views", "confusion"):
         assert records[0][key] == records[1][key], key
+    for name, default in (("weights.pth", "weights.pt"), ("best.pth.tar", "best.pt"), ("best.pt", "best-imported.pt")):
+        Path(name).write_bytes((tmp_path / "weights.pth").read_bytes())
+        assert f"Checkpoint: {default}" in alexnet("import", name).out
     refused = alexnet("evaluate", "mine.pt")
     assert refused.code == 2 and "imported, and does not say on which images" in refused.err
     information = alexnet("info", "mine.pt").out
