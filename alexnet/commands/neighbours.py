@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet.commands.features import Extractor, make_extractor
 from alexnet.commands.output import print_json
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.squares import to_square
 from alexnet.errors import RunError, UserError
+from alexnet.evaluation.extraction import Extractor, make_extractor
 from alexnet.evaluation.feature_files import FeatureTable, is_table, read_table, write_table
 from alexnet.evaluation.features import network_digest
 from alexnet.evaluation.image_list import ImageList, open_images

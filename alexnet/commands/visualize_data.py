@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet.commands.features import Extractor
 from alexnet.commands.neighbours import check_same_network
 from alexnet.commands.visualize import Drawing, Task
 from alexnet.data.squares import to_square
 from alexnet.errors import UserError
+from alexnet.evaluation.extraction import Extractor
 from alexnet.evaluation.feature_files import FeatureTable, is_table, read_table
 from alexnet.evaluation.features import last_hidden_layer
 from alexnet.evaluation.image_list import ImageList, open_images, stream_squares
@@ -128,7 +128,8 @@ def _draw_unit(
     preprocessing, architecture = task.checkpoint.preprocessing, task.checkpoint.architecture
     field = receptive_fields(architecture, task.model.image_size)[layer]
     crops, boxes, captions, entries = [], [], [], []
-    for value, index, row, column in zip(*(part[unit].tolist() for part in found), strict=True):
+    strongest: Iterator[tuple[float, int, int, int]] = zip(*(part[unit].tolist() for part in found), strict=True)
+    for value, index, row, column in strongest:
         crops.append(center_crop(images.read(index), preprocessing).pixels)
         boxes.append(field.box(row, column, task.model.image_size))
         name = images.class_name(index) or Path(images.keys[index]).name

@@ -33,6 +33,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     contents = io.BytesIO()
     # Without a date and with names of its parts that do not change from one time to the next.
     metadata = {"Date": None} if kind == "svg" else {}
+    figure.patch.set_alpha(1)  # drawings are transparent, for pages of any colour
     with matplotlib.rc_context({"svg.hashsalt": "alexnet"}):
         figure.savefig(contents, format=kind, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
     write_atomically(path, lambda file: file.write(contents.getvalue()), len(contents.getvalue()))

@@ -1,5 +1,9 @@
+import ast
+import importlib.util
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +11,8 @@ import torch
 from PIL import Image
 from seeing_stand_ins import give, write_checkpoint, write_data_set
 
-from alexnet.commands import visualize_images
+from alexnet.commands import visualize, visualize_images
+from alexnet.commands.visualize import Options
 from alexnet.data.shapes import CLASSES, draw_shape
 from alexnet.errors import UserError
 from alexnet.training.checkpoint import load_model
@@ -189,13 +194,39 @@ def test_every_option_belongs_to_something_that_is_drawn():
     import typer.main
 
     from alexnet.cli import app
-    from alexnet.commands.visualize import _kinds
 
     command = typer.main.get_command(app).commands["visualize"]
     general = {"--output", "--device", "--json", "--quiet", "--help"}
     options = {name for item in command.params for name in item.opts if name.startswith("--")} - general
-    assert options == set().union(*(kind.options for kind in _kinds().values()))
+    assert options == set().union(*(kind.options for kind in visualize._kinds().values()))
     # ... and the help says to what.
-    for name, kind in _kinds().items():
+    for name, kind in visualize._kinds().items():
         (lines,) = re.findall(rf"^  {name} .*?(?=^  \w|\n\n)", command.epilog, re.MULTILINE | re.DOTALL)
         assert set(re.findall(r"--[a-z-]+", lines)) == kind.options, name
+
+
+def test_the_documentation_shows_what_works():
+    import typer.main
+
+    from alexnet.cli import app
+
+    page = (Path(__file__).resolve().parents[3] / "docs" / "seeing.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    alexnet (.*)$", page, re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        name, *words = shlex.split(line, comments=True)
+        command = typer.main.get_command(app).commands[name]
+        parsed = command.make_context(name, words)
+        if name == "visualize":
+            options = Options(layer=tuple(parsed.params["layer"] or ()))
+            assert visualize._checked(parsed.params["what"], parsed.params["images"] or [], options)
+    for kind in visualize._kinds():
+        assert f"**{kind}.**" in page
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert hasattr(importlib.import_module(node.module), alias.name), alias.name
+    for module, name in re.findall(r"`(?:alexnet\.visualize` has further `)?(\w+)\.(\w+)`(?=[, ]|\n)", page):
+        if importlib.util.find_spec(f"alexnet.visualize.{module}"):
+            assert hasattr(importlib.import_module(f"alexnet.visualize.{module}"), name), name

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.errors import UserError
 from alexnet.reporting import study_figures
@@ -136,6 +137,10 @@ def test_thumbnails_do_not_cover_each_other():
 
 
 def test_pictures_are_the_same_bytes_each_time(tmp_path):
+    save_picture(points(3), tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        colours = np.asarray(image.convert("RGBA"))
+    assert (colours[..., 3] == 255).all() and (colours[0, 0] == 255).all()  # on white, not on nothing
     for kind in ("png", "svg"):
         path = tmp_path / "new" / f"x.{kind}"
         save_picture(points(3), path)
