@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import simplejpeg
 
 from alexnet.benchmark.load import Load, put_load, read_metric, running_server
-from alexnet.benchmark.photographs import draw_photograph
+from alexnet.data.photographs import draw_photograph
 from alexnet.errors import RunError
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.environment import describe_environment

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import IMAGE_SIZE, architecture, random_inputs, small_model
+from networks_to_see import IMAGE_SIZE, architecture, random_inputs, small_model
 from torch.nn import functional as F
 
 from alexnet.errors import UserError

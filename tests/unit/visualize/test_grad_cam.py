@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import IMAGE_SIZE, random_inputs, small_model
+from networks_to_see import IMAGE_SIZE, random_inputs, small_model
 
 from alexnet.errors import UserError
 from alexnet.models import create_model, get_architecture

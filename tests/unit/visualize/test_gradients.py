@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import CLASSES, IMAGE_SIZE, random_inputs, small_model
+from networks_to_see import CLASSES, IMAGE_SIZE, random_inputs, small_model
 
 from alexnet.errors import UserError
 from alexnet.visualize.gradients import NOISE, input_gradients, saliency

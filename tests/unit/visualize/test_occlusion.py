@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import IMAGE_SIZE, random_inputs, small_model
+from networks_to_see import IMAGE_SIZE, random_inputs, small_model
 
 from alexnet.errors import UserError
 from alexnet.visualize.occlusion import occlude

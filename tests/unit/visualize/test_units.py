@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import small_model
+from networks_to_see import small_model
 
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.evaluation.image_list import Squares
