@@ -176,8 +176,9 @@ def _notes(bench: Workbench, sets: _Sets, rates: Mapping[int, float]) -> tuple[s
     tried = " and ".join(f"{rate:g}" for rate in _RATES[bench.scale])
     return (
         f"Trained first on {', '.join(sets.classes[0])}; then on {', '.join(sets.classes[1])}.",
-        f"From scratch: the recipe folder with {_MODEL}, three times the epochs of transfer, and of the rates {tried} the "
-        f"best by the error that is reported, seed {bench.seeds[0]}: {chosen}. Transferred: the recipe transfer as it is. "
+        f"From scratch: the recipe folder with {_MODEL}, three times the epochs of transfer, and of the rates {tried} "
+        f"the best by the error that is reported, seed {bench.seeds[0]}: {chosen}. Transferred: the recipe transfer as "
+        "it is. "
         "Last layer alone: the same with optimizer.copied_lr_factor=0.",
     )
 
