@@ -12,6 +12,8 @@ from alexnet._version import __version__
 
 if TYPE_CHECKING:
     from alexnet.commands.evaluate import evaluate
+    from alexnet.commands.export import export
+    from alexnet.commands.features import features
     from alexnet.commands.prepare import prepare
     from alexnet.config import Recipe
     from alexnet.config_io import load_recipe
@@ -31,8 +33,10 @@ _HOMES = {
     "UserError": "alexnet.errors",
     "create_model": "alexnet.models",
     "evaluate": "alexnet.commands.evaluate",
+    "export": "alexnet.commands.export",
     "from_pretrained": "alexnet.hub.model",
     "import_weights": "alexnet.weights.importing",
+    "features": "alexnet.commands.features",
     "load_checkpoint": "alexnet.training.checkpoint",
     "load_model": "alexnet.training.checkpoint",
     "load_predictor": "alexnet.evaluation.predictor",
@@ -53,6 +57,8 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export",
+    "features",
     "from_pretrained",
     "import_weights",
     "load_checkpoint",

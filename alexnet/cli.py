@@ -15,11 +15,15 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.export_cli import EXPORT_EPILOG, export
+from alexnet.commands.features_cli import FEATURES_EPILOG, NEIGHBOURS_EPILOG, features, neighbours
 from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
 from alexnet.commands.push_cli import PUSH_EPILOG, push
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
+from alexnet.commands.serve_cli import SERVE_EPILOG, serve
 from alexnet.commands.train_cli import TRAIN_EPILOG, train
+from alexnet.commands.visualize_cli import VISUALIZE_EPILOG, visualize
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -37,8 +41,13 @@ app.command(epilog=TRAIN_EPILOG)(train)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=EXPORT_EPILOG)(export)
 app.command(epilog=PUSH_EPILOG)(push)
 app.command("import", epilog=IMPORT_EPILOG)(import_)
+app.command(epilog=SERVE_EPILOG)(serve)
+app.command(epilog=FEATURES_EPILOG)(features)
+app.command(epilog=NEIGHBOURS_EPILOG)(neighbours)
+app.command(epilog=VISUALIZE_EPILOG)(visualize)
 
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "

@@ -14,7 +14,7 @@ from alexnet.benchmark.crew import Crew, Worker, WorkerError
 from alexnet.benchmark.job import CROP_SIZE, STORED_SIZE, LeftOut, LoadingJob
 from alexnet.benchmark.loading_bench import Block, Ready
 from alexnet.benchmark.loading_contestants import CONTESTANTS, why_impossible
-from alexnet.benchmark.photographs import draw_folder
+from alexnet.data.photographs import draw_folder
 from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.prepared import is_prepared, read_description
 from alexnet.errors import RunError, UserError

@@ -20,38 +20,48 @@ IMPORT_EPILOG = (
 )
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|NAME",
+        help="A .pth, .pt, .caffemodel, .npy or .safetensors; or IMAGENET1K_V1, bvlc_alexnet, bvlc_reference_caffenet.",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option(help="The checkpoint to write (default: the file's name with .pt, in this folder).")
+]
+Variant = Annotated[str | None, typer.Option(help="Which network the weights are of, where several have their shapes.")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side of the network's input in pixels (default: the variant's).", min=1)
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(help="A file that names the outputs (default: ImageNet's for 1,000, or numbers).")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="What is subtracted: a .binaryproto, an .npy, or three numbers in the network's order (blue first for "
+        "Caffe's)."
+    ),
+]
+Resize = Annotated[
+    int | None, typer.Option(help="Side of the squares that crops are cut from (default: 256 for 224).", min=1)
+]
+Key = Annotated[
+    str | None, typer.Option(help="The entry that holds the weights, of a file with several (model, model_ema).")
+]
+
+
 def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|NAME",
-            help="A .pth, .pt, .caffemodel, .npy or .safetensors; or IMAGENET1K_V1, bvlc_alexnet, "
-            "bvlc_reference_caffenet.",
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option(help="The checkpoint to write (default: the file's name, ending in .pt, here).")
-    ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Which network the weights are of, where several have their shapes.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the network's input in pixels (default: the variant's).", min=1)
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="A file that names the outputs (default: ImageNet's for 1,000, or numbers).")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="What is subtracted: a .binaryproto, an .npy, or three numbers in the network's order."),
-    ] = None,
+    source: Source,
+    output: Output = None,
+    variant: Variant = None,
+    image_size: ImageSize = None,
+    classes: ClassNames = None,
+    mean: Mean = None,
     std: Annotated[str | None, typer.Option(help="Three numbers to divide by, for inputs of unit scale.")] = None,
-    resize: Annotated[
-        int | None, typer.Option(help="Side of the squares that crops are cut from (default: 256 for 224).", min=1)
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(help="The entry that holds the weights, of a file with several (model, model_ema).")
-    ] = None,
+    resize: Resize = None,
+    key: Key = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read the pickled dictionary of an .npy; nothing in it is run.")
     ] = False,

@@ -31,7 +31,7 @@ def import_command(
     quiet: bool,
 ) -> None:
     """Import, write the checkpoint, print what it is. Raises UserError for what the person can mend."""
-    output = output or Path(f"{Path(source).stem}.pt")
+    output = output or _default_output(Path(source))
     _check_output(output, Path(source), overwrite)
     checkpoint = import_weights(
         source,
@@ -51,6 +51,13 @@ def import_command(
         print_json(record)
     else:
         _print(record)
+
+
+def _default_output(source: Path) -> Path:
+    """The source's name in this folder, ending in .pt; another one for a .pt that is here itself."""
+    stem = Path(source.name.removesuffix(".tar")).stem  # model_best.pth.tar is model_best
+    output = Path(f"{stem}.pt")
+    return Path(f"{stem}-imported.pt") if output.resolve() == source.resolve() else output
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:

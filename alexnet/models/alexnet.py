@@ -87,7 +87,7 @@ class AlexNet(nn.Module):
 
         Raises UserError for a name that is no layer.
         """
-        self._check_layers({name})
+        self.check_layers([name])
         activations = self._padded(images)
         for names, block in self.stages:
             if block is None or name in names or any(_is_observed(self.get_submodule(inner)) for inner in names):
@@ -99,13 +99,25 @@ class AlexNet(nn.Module):
                 activations = apply_block(activations, block)
         raise AssertionError(f"{name} is a layer, but in no stage")
 
+    def logits_after(self, name: str, outputs: Tensor) -> Tensor:
+        """Logits (N, num_classes) from the outputs of one layer, as `output_of` gives them: the layers that follow it.
+
+        Layer by layer, differentiable. Raises UserError for a name that is no layer.
+        """
+        self.check_layers([name])
+        layers = list(self.named_children())
+        position = [own for own, _ in layers].index(name)
+        for _, layer in layers[position + 1 :]:
+            outputs = _apply(layer, outputs, None)
+        return outputs
+
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
 
         Raises UserError for a name that is no layer.
         """
         wanted = set(dict(self.named_children()) if names is None else names)
-        self._check_layers(wanted)
+        self.check_layers(wanted)
         outputs = {}
         activations = self._padded(images)
         for name, layer in self.named_children():
@@ -116,9 +128,10 @@ class AlexNet(nn.Module):
                 break
         return outputs
 
-    def _check_layers(self, names: set[str]) -> None:
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Raises UserError, which lists the layers, for a name that is none of them."""
         layers = list(dict(self.named_children()))
-        unknown = sorted(names - set(layers))
+        unknown = sorted(set(names) - set(layers))
         if unknown:
             raise UserError(
                 f"{self.architecture.name} has no layer {unknown[0]!r}; its layers are {', '.join(layers)}."

@@ -97,7 +97,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"Cannot read {path}: permission denied.") from None
     except Exception as error:  # What a damaged file makes the unpickler raise has no end of kinds.
         reason = "it is damaged or was not written by this package"
-        raise UserError(f"{path} is not a checkpoint: {reason} ({type(error).__name__}).") from None
+        raise UserError(
+            f"{path} is not a checkpoint: {reason} ({type(error).__name__}). `alexnet import FILE` makes one of the "
+            "weights of other programs."
+        ) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
             f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT}). "

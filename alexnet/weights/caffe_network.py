@@ -206,7 +206,7 @@ def _refuse(source: CaffeLayer, **defaults: float) -> None:
 
 
 def _shaped(layer: Convolution | Linear, part: str, source: CaffeLayer, array: np.ndarray) -> np.ndarray:
-    """A blob in the shape that our weights have. Old files, and what was converted from them, always have four sizes."""
+    """A blob in the shape that our weights have: old files, and ones converted from them, always have four sizes."""
     if part == "bias":
         return array.reshape(-1)
     if isinstance(layer, Convolution):

@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet.errors import UserError
 from alexnet.models import ARCHITECTURES, AlexNet, Architecture, compare, get_architecture, minimum_image_size
 from alexnet.models.architecture import Linear, layer_shapes
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.weights.found import Found
 
 _SHOWN = 4
@@ -55,6 +56,16 @@ def choose_network(found: Found, name: str, variant: str | None, image_size: int
     )
 
 
+def check_fit(checkpoint: Checkpoint, name: str) -> None:
+    """Raises UserError where the weights of a file that describes itself are not those of its network."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.model_state.items()}
+    misfits = _misfits(checkpoint.architecture, shapes, checkpoint.image_size)
+    if not misfits and _num_classes(checkpoint.architecture, shapes) != len(checkpoint.classes):
+        misfits = [f"it names {len(checkpoint.classes):,} classes"]
+    if misfits:
+        raise UserError(f"{name} describes another network than its weights are of: {misfits[0]}.")
+
+
 def _candidates(found: Found, name: str, variant: str | None) -> list[Architecture]:
     described = found.architecture
     if described is not None:
@@ -80,8 +91,10 @@ def _misfits(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], 
         return [f"images of {image_size:,} px are larger than {_LARGEST_IMAGE:,}"] * (len(shapes) + 1)
     try:
         expected = expected_shapes(architecture, _num_classes(architecture, shapes), image_size)
-    except (UserError, ValueError, RuntimeError) as error:  # torch's own, for sizes beyond all bounds
+    except UserError as error:
         return [str(error)] * (len(shapes) + 1)
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:  # a record from a file can hold anything
+        return [f"its layers cannot be ({error})"] * (len(shapes) + 1)
     missing = [f"{key} is missing" for key in expected if key not in shapes]
     surplus = [f"{key} has no place" for key in shapes if key not in expected]
     other = [
@@ -110,9 +123,9 @@ def expected_shapes(architecture: Architecture, num_classes: int, image_size: in
 def _no_fit(
     name: str, nearest: Architecture, misfits: list[str], shapes: Shapes, image_size: int | None, *, only: bool
 ) -> str:
-    sizes = _fitting_sizes(nearest, shapes)
+    known = image_size or nearest.image_size
+    sizes = _fitting_sizes(nearest, shapes, known)
     if sizes:
-        known = image_size or nearest.image_size
         span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
         return (
             f"The weights of {name} are those of {nearest.name} for images of {span} px, not of {known} px: give the "
@@ -124,8 +137,8 @@ def _no_fit(
     return f"The weights of {name} {which}: {shown}{more}. `alexnet info {nearest.name}` shows its layers."
 
 
-def _fitting_sizes(architecture: Architecture, shapes: Shapes) -> list[int]:
-    """The sizes of images for which the weights would fit, where it is only the size that does not."""
+def _fitting_sizes(architecture: Architecture, shapes: Shapes, known: int) -> list[int]:
+    """The sizes of images for which the weights would fit, where it is only the known size that does not."""
     first = next((layer.name for layer in architecture.layers if isinstance(layer, Linear)), "")
     weight = shapes.get(f"{first}.weight", ())
 
@@ -134,12 +147,11 @@ def _fitting_sizes(architecture: Architecture, shapes: Shapes) -> list[int]:
         return weight[1:] == (next(math.prod(row.inputs) for row in rows if row.layer.name == first),)
 
     try:
-        if fits(architecture.image_size):
-            return []
-        sizes = [size for size in range(minimum_image_size(architecture), _LARGEST_IMAGE + 1) if fits(size)]
+        smallest = minimum_image_size(architecture)
+        sizes = [size for size in range(smallest, _LARGEST_IMAGE + 1) if fits(size)]
     except UserError:  # groups that do not divide what they are given, at any size
         return []
-    return sizes if sizes and not _misfits(architecture, shapes, sizes[0]) else []
+    return sizes if known not in sizes and sizes and not _misfits(architecture, shapes, sizes[0]) else []
 
 
 def _differences(fitting: Iterable[Architecture]) -> str:

@@ -1,7 +1,7 @@
 """The pickles in old .npy files, read without running anything: dicts, lists, text, numbers and arrays of numbers.
 
-A pickle is a small program that may call any function of Python. This reader has a list of four things that an array
-is made with, all of them its own, and refuses every other name.
+A pickle is a small program that may call any function of Python. This reader has a list of the few names that an array
+and a dictionary are made with, most of them its own stand-ins, and refuses every other name.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from alexnet.weights.state import find_in_state
 
 _HEADER = "alexnet"
 _FORMAT, _VERSION = "alexnet-weights", 1
+_LARGEST_SIDE = 10_000
 _MEAN_IMAGE = "preprocessing.mean_image"
 _AS_THEY_ARE = ("num_classes", "image_size", "recipe", "data", "step", "epoch", "metrics", "environment")
 
@@ -85,6 +86,8 @@ def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> C
         raise ValueError(f"it is {description['format']} {description['version']}, not {_FORMAT} {_VERSION}")
     preprocessing = dict(description["preprocessing"])
     size = int(preprocessing["image_size"])
+    if not 0 < size <= _LARGEST_SIDE:
+        raise ValueError(f"squares of {size:,} pixels")
     mean = tensors.pop(_MEAN_IMAGE, None)
     if mean is None:
         mean = torch.tensor(preprocessing.pop("mean"), dtype=torch.float32).expand(size, size, 3).contiguous()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class StandIn:
         self.state = state
 
 
+class DictStandIn:
+    """The same for dictionaries of other classes (defaultdict, a configuration): a dictionary of its own."""
+
+    def __new__(cls, *arguments: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
 def find_torch_weights(path: Path, key: str | None) -> Found:
     """The weights of a file of torch.save.
 
@@ -74,8 +82,11 @@ def _load(path: Path) -> tuple[Any, set[str]]:
     if is_zip:
         _check_zip(path)
     unknown: set[str] = set()
+    some_are_dicts = False
     while True:
-        stand_ins = [(StandIn, name) for name in unknown]
+        stand_ins = [
+            (DictStandIn if some_are_dicts and not name.startswith("numpy.") else StandIn, name) for name in unknown
+        ]
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
                 warnings.simplefilter("ignore")
@@ -88,6 +99,9 @@ def _load(path: Path) -> tuple[Any, set[str]]:
             wanted = (match or blocked or [None, None])[1]
             if wanted is not None and "." not in wanted:
                 wanted = f"builtins.{wanted}"
+            if "Can only SETITEM" in str(error) and not some_are_dicts:
+                some_are_dicts = True
+                continue
             if wanted is None or wanted in unknown or len(unknown) >= _MOST_UNKNOWN:
                 raise UserError(f"{path} cannot be read: {_reason(error)}.") from None
             if blocked or _PROGRAMS.match(wanted):
@@ -106,7 +120,10 @@ def _reason(error: Exception) -> str:
         )
     if "reduce for unrecognized function" in str(error):
         return "it asks for something to be called that weights never need, and nothing in it was run"
-    return f"it is damaged, or was not written by torch.save ({type(error).__name__})"
+    return (
+        "it is damaged, was not written by torch.save, or holds objects beside the weights that cannot be left out "
+        f"({type(error).__name__})"
+    )
 
 
 def _check_zip(path: Path) -> None:

@@ -12,8 +12,8 @@ from alexnet.benchmark.job import LoadingJob
 from alexnet.benchmark.loading import Loading, LoadingReport, choose_contestants, lay_out_data
 from alexnet.benchmark.loading_bench import Block, LoadingBench, Ready
 from alexnet.benchmark.loading_contestants import CONTESTANTS, open_contestant, why_impossible
-from alexnet.benchmark.photographs import draw_photograph
 from alexnet.commands.benchmark_loader import benchmark_loader_command
+from alexnet.data.photographs import draw_photograph
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
 

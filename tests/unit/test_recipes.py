@@ -195,8 +195,8 @@ def test_what_the_cifar_nets_have_in_common(name):
         ("cifar-quick", 10, (8,), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc64": 0.03, "fc10": 0.03}),
         ("cifar-19pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 3.0}),
         ("cifar-18pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}),
-        ("cifar-13pct", 160, (140, 150), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}),
-        ("cifar-11pct", 520, (500, 510), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}),
+        ("cifar-13pct", 140, (120, 130), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}),
+        ("cifar-11pct", 450, (430, 440), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}),
     ],
 )
 def test_the_schedule_and_weight_decay_of_each_cifar_net(name, epochs, milestones, decays):
@@ -209,6 +209,13 @@ def test_the_schedule_and_weight_decay_of_each_cifar_net(name, epochs, milestone
         for layer in trained_layers(recipe)
     }
     assert resolved == decays
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("cifar-13pct", 100), ("cifar-11pct", 350)])
+def test_the_nets_of_the_paper_begin_with_four_of_five_files(name, epochs):
+    data = load_recipe(name).data
+    assert data.first_images == 40_000
+    assert data.first_images_until_epoch * 50_000 == epochs * 40_000
 
 
 @pytest.mark.parametrize("name", CIFAR)

@@ -18,19 +18,22 @@ def _enough_memory(monkeypatch):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A checkpoint of a small network for three classes, squares of 36 px; mean=... and step=... change it."""
+    """A checkpoint of a network for three classes, squares of 4 px more; a small one of 32 px unless it is named."""
 
-    def write(mean=127.0, step=70):
-        model = create_model("cifar_quick", 3, seed=5)
-        preprocessing = Preprocessing(36, 32, "pixels", "rgb", "at_crop", torch.full((36, 36, 3), mean))
+    def write(mean=127.0, step=70, name="cifar_quick", size=32):
+        model = create_model(name, 3, image_size=size, seed=5)
+        squares = size + 4
+        preprocessing = Preprocessing(
+            squares, size, "pixels", "rgb", "at_crop", torch.full((squares, squares, 3), mean)
+        )
         checkpoint = Checkpoint(
             architecture=model.architecture,
             num_classes=3,
-            image_size=32,
+            image_size=size,
             classes=("a", "b", "c"),
             class_names=("a", "b", "c"),
             preprocessing=preprocessing,
-            recipe={"model": {"name": "cifar_quick"}},
+            recipe={"model": {"name": name}},
             data="pets",
             step=step,
             epoch=3.0,
@@ -65,6 +68,13 @@ def test_other_sizes_and_other_images_are_told(pets, make_data, sound):
     assert findings["initial-image-size"].severity == "warning"
     assert "2 times as large" in findings["initial-image-size"].what
     assert findings["other-images"].severity == "note"
+
+
+def test_another_rate_of_dropout_is_told(pets, make_data, sound):
+    named = pets(name="half", size=67)
+    told = found("transfer", make_data(sound), "model.dropout=0.1", init=named)["initial-dropout"]
+    assert "Dropout was 0.5 there and is 0.1 here" in told.what and "1.8 times as large" in told.what
+    assert "initial-dropout" not in found("transfer", make_data(sound), init=named)
 
 
 def test_an_untrained_network_is_no_start(pets, make_data, sound):

@@ -255,13 +255,13 @@ def test_hostile_files_end_in_one_sentence(contents, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "contents",
     [
-        b"\x20\x01" * 300_000,  # two bytes a field
-        data(100, b"\xa0\x01\x01" * 300_000),
-        data(100, data(117, b"\x08\x01" * 300_000)),
-        data(100, data(106, data(4, b"\x01" * 300_000))),  # packed, a byte a number
-        conv(data(7, data(1, b"\x01" * 300_000))),
-        conv(b"\x2d\0\0\0\0" * 300_000),  # numbers that are not packed
-        data(100, data(3, "a") * 200_000),
+        b"\x20\x01" * 105_000,  # two bytes a field
+        data(100, b"\xa0\x01\x01" * 105_000),
+        data(100, data(117, b"\x08\x01" * 105_000)),
+        data(100, data(106, data(4, b"\x01" * 105_000))),  # packed, a byte a number
+        conv(data(7, data(1, b"\x01" * 105_000))),
+        conv(b"\x2d\0\0\0\0" * 105_000),  # numbers that are not packed
+        data(100, data(3, "a") * 105_000),
     ],
     ids=["in the net", "in a layer", "in parameters", "packed", "in a shape", "numbers", "names"],
 )

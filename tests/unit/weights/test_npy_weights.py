@@ -54,7 +54,7 @@ def write_python2(path: Path, contents: object) -> Path:
 
 
 def as_tensorflow(model: AlexNet, side: int) -> dict[str, list[np.ndarray]]:
-    """The weights as caffe-tensorflow wrote them: HWIO, (inputs, outputs), the inputs of fc6 as (row, column, channel)."""
+    """The weights as caffe-tensorflow wrote them: HWIO, (inputs, outputs), those of fc6 as (row, column, channel)."""
     contents = {}
     for name, layer in model.named_children():
         if not hasattr(layer, "weight"):
@@ -104,7 +104,9 @@ def test_fc6_reads_tensorflows_order_of_the_maps(path: Path) -> None:
 
 
 def test_the_pickle_is_read_only_where_that_is_asked_for(path: Path) -> None:
-    with pytest.raises(UserError, match=r"pickled dictionary, which numpy would run as a program\. Give --allow-pickle"):
+    with pytest.raises(
+        UserError, match=r"pickled dictionary, which numpy would run as a program\. Give --allow-pickle"
+    ):
         import_weights(path)
 
 
@@ -185,7 +187,7 @@ class Program:
 def test_no_program_in_an_npy_is_run_even_with_allow_pickle(tmp_path: Path) -> None:
     witness = tmp_path / "it ran"
     np.save(tmp_path / "alexnet.npy", {**narrow(), "fc9": Program(witness)}, allow_pickle=True)
-    with pytest.raises(UserError, match="is not read: it asks for .*, and plain data never do"):
+    with pytest.raises(UserError, match=r"is not read: it asks for .*, and plain data never do"):
         find_npy_weights(tmp_path / "alexnet.npy", allow_pickle=True)
     assert not witness.exists()
 

@@ -1,4 +1,4 @@
-"""Published weights: fetched from a server on this machine, checked, cached; and explained where there is no network."""
+"""Published weights: fetched from a server on this machine, checked, cached; explained where there is no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,12 +34,14 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.delay_seconds = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.lstrip("/")
                 outer.requests.append(name)
+                time.sleep(outer.delay_seconds)
                 if name not in outer.files:
                     self.send_error(404)
                     return
@@ -161,6 +164,7 @@ def test_the_cache_is_torch_hubs(narrow, server: Server, tmp_path: Path, monkeyp
 
 
 def test_several_that_want_the_same_file_fetch_it_once(narrow, server: Server) -> None:
+    server.delay_seconds = 0.3
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: fetch_weights(PUBLISHED["bvlc_alexnet"], Progress("silent")), range(4)))
     assert len(set(paths)) == 1 and paths[0].read_bytes() == server.files["bvlc_alexnet.caffemodel"]
@@ -178,7 +182,7 @@ def test_another_file_than_the_official_one_is_refused(narrow, server: Server) -
     damaged = bytearray(server.files["caffe_ilsvrc12.tar.gz"])
     damaged[len(damaged) // 2] ^= 255
     server.files["caffe_ilsvrc12.tar.gz"] = bytes(damaged)
-    with pytest.raises(UserError, match="is damaged|does not hold Caffe's mean image"):
+    with pytest.raises(UserError, match=r"is damaged|does not hold Caffe's mean image"):
         import_weights("bvlc_reference_caffenet")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import subprocess
 import zipfile
@@ -51,6 +52,14 @@ def test_names_are_found_under_every_wrapper(rename, tmp_path: Path) -> None:
     assert found.names["conv5.bias"] == rename("features.10.bias") and found.variants == ("torchvision",)
 
 
+class Config(dict):
+    """A dictionary of another class, as configurations are."""
+
+
+class Counts(collections.defaultdict):
+    """Another, made by a call."""
+
+
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "old format"])
 @pytest.mark.parametrize("place", ["state_dict", "model", "model_state_dict", "net", "my_own_name"])
 def test_weights_are_found_beside_anything(place, new, tmp_path: Path) -> None:
@@ -60,6 +69,8 @@ def test_weights_are_found_beside_anything(place, new, tmp_path: Path) -> None:
         "args": argparse.Namespace(lr=0.1, data=Path("somewhere")),
         "best_acc1": torch.tensor(56.5),
         "loss": np.float64(1.9),
+        "history": Counts(int, {"epoch": 3}),
+        "config": Config(lr=0.1, model=Config(name="alexnet")),
         place: state(rename=lambda name: f"module.{name}"),
         "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"weight_decay": 1e-4}]},
     }
@@ -115,7 +126,7 @@ def test_no_program_in_a_file_is_run(function, new, tmp_path: Path) -> None:
     witness = tmp_path / "it ran"
     argument = f"touch '{witness}'" if function in (os.system, subprocess.call) else f"open({str(witness)!r}, 'w')"
     contents = {"state_dict": state(), "extra": Program(function, argument)}
-    with pytest.raises(UserError, match="was\nmade to run a program|made to run a program"):
+    with pytest.raises(UserError, match="made to run a program"):
         find_torch_weights(saved(tmp_path / "evil.pth", contents, new=new), None)
     assert not witness.exists()
 
@@ -184,7 +195,9 @@ def test_weights_with_our_names_that_fit_several_variants_ask_which(tmp_path: Pa
     message = str(caught.value)
     assert "fit as_run, paper, caffe and caffenet, which differ in what is between" in message
     assert "norm1" in message and "--variant as_run" in message
-    with pytest.raises(UserError, match=r"w\.pt do not fit torchvision: conv1\.weight is 96 x 3 x 11 x 11 instead of 64 x"):
+    with pytest.raises(
+        UserError, match=r"w\.pt do not fit torchvision: conv1\.weight is 96 x 3 x 11 x 11 instead of 64 x"
+    ):
         import_weights(path, variant="torchvision")
 
 
@@ -208,7 +221,9 @@ def test_batch_norms_counters_and_averages_are_kept(tmp_path: Path) -> None:
 def test_the_size_of_the_images_is_asked_for_where_it_is_another(tmp_path: Path) -> None:
     model = create_model("cifar_quick", 10, image_size=48, seed=4)
     path = saved(tmp_path / "q.pt", model.state_dict())
-    with pytest.raises(UserError, match=r"those of cifar_quick for images of 48 to 55 px, not of 32 px: .*--image-size"):
+    with pytest.raises(
+        UserError, match=r"those of cifar_quick for images of 48 to 55 px, not of 32 px: .*--image-size"
+    ):
         import_weights(path, variant="cifar_quick")
     checkpoint = import_weights(path, image_size=48)
     assert checkpoint.image_size == 48 and checkpoint.preprocessing.image_size == 55

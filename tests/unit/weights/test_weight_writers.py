@@ -89,6 +89,36 @@ def test_safetensors_of_others_are_recognised_by_names_and_shapes(tmp_path: Path
     assert checkpoint.imported["form"] == "a safetensors file with this package's names"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["architecture"]["layers"][0].update(channels=33),
+            r"conv1\.weight is 32 x 3 x 5 x 5 instead of 33 x",
+        ),
+        (lambda d: d["architecture"]["layers"][0].update(channels=0), "describes another network"),
+        (
+            lambda d: d["architecture"]["layers"][0].update(kernel="5"),
+            "description is damaged|describes another network",
+        ),
+        (lambda d: d["classes"].append("dog"), "it names 4 classes"),
+        (lambda d: d.update(image_size=10**12), "larger than"),
+        (lambda d: d["preprocessing"].update(image_size=10**6), "squares of 1,000,000 pixels"),
+        (lambda d: d.pop("metrics"), "its description is damaged"),
+        (lambda d: d["architecture"]["layers"][0].update(kind="Program"), "unknown kind of layer"),
+    ],
+)
+def test_a_description_that_is_not_of_the_weights_is_refused(change, message, tmp_path: Path) -> None:
+    write_safetensors(checkpoint_of("cifar_quick", mean=torch.full((32, 32, 3), 1.0)), tmp_path / "q.safetensors")
+    with safe_open(tmp_path / "q.safetensors", "pt") as file:
+        description = json.loads(file.metadata()["alexnet"])
+    change(description)
+    tensors = load_file(tmp_path / "q.safetensors")
+    save_file(tensors, tmp_path / "changed.safetensors", metadata={"alexnet": json.dumps(description)})
+    with pytest.raises(UserError, match=message):
+        import_weights(tmp_path / "changed.safetensors")
+
+
 def header(text: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text
 
@@ -99,7 +129,9 @@ DAMAGED = {
     "a tensor beyond the file": header(b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'),
     "a shape that does not fit": header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}') + b"\0" * 4,
     "a description that is none": header(b'{"__metadata__":{"alexnet":"not JSON"}}'),
-    "a description of something else": header(b'{"__metadata__":{"alexnet":"{\\"format\\": \\"x\\", \\"version\\": 1}"}}'),
+    "a description of something else": header(
+        b'{"__metadata__":{"alexnet":"{\\"format\\": \\"x\\", \\"version\\": 1}"}}'
+    ),
     "a description without fields": header(
         b'{"__metadata__":{"alexnet":"{\\"format\\": \\"alexnet-weights\\", \\"version\\": 1}"}}'
     ),
@@ -109,7 +141,7 @@ DAMAGED = {
 @pytest.mark.parametrize("contents", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_files_end_in_one_sentence(contents: bytes, tmp_path: Path) -> None:
     (tmp_path / "d.safetensors").write_bytes(contents)
-    with pytest.raises(UserError, match="damaged|is of no kind|cannot be read"):
+    with pytest.raises(UserError, match=r"damaged|is of no kind|cannot be read"):
         import_weights(tmp_path / "d.safetensors")
 
 
