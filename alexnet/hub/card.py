@@ -171,8 +171,9 @@ def _training(checkpoint: Checkpoint) -> str:
     ]
     init = environment.get("init")
     if init:
+        origin = f"step {init['step']:,} of {init['data']}" if init["data"] else "imported"
         lines.append(
-            f"It began with the weights of `{init['file']}` ({init['model']}, step {init['step']:,} of {init['data']}, "
+            f"It began with the weights of `{init['file']}` ({init['model']}, {origin}, "
             f"SHA-256 `{init['sha256']}`); new were {', '.join(init['new']) or 'no layers'}"
             f"{'; ' + ', '.join(init['frozen']) + ' were frozen' if init['frozen'] else ''}."
         )
