@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import simplejpeg
 
 from alexnet.benchmark.load import Load, put_load, read_metric, running_server
+from alexnet.benchmark.machine import describe_machine
 from alexnet.data.photographs import draw_photograph
 from alexnet.errors import RunError
 from alexnet.reporting.progress import Progress
-from alexnet.runtime.environment import describe_environment
 
 WARM_UP_SECONDS = 1.0
 NUM_IMAGES = 16
@@ -131,7 +131,7 @@ def measure_serving(job: ServingJob, model: str, progress: Progress) -> ServingR
         task.finish()
         if job.memory_requests:
             memory = _measure_memory(urls[0], images, job.memory_requests, progress)
-    return ServingReport(job, model, contestants, memory, describe_environment())
+    return ServingReport(job, model, contestants, memory, describe_machine())
 
 
 def _arguments(job: ServingJob, batch_size: int) -> Sequence[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alexnet.benchmark.serving import ServingJob, ServingReport, measure_serving
 from alexnet.benchmark.untrained import save_untrained
-from alexnet.commands.output import print_json, write_json
+from alexnet.commands.benchmark_output import check_output, machine_line, tell
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
@@ -30,8 +30,7 @@ def benchmark_serve_command(
 ) -> None:
     """Measure, print, and write the record to `output`. Raises UserError for what the person can mend."""
     numbers = _numbers(clients)
-    if output is not None and output.is_dir():
-        raise UserError(f"--output {output} is a folder; give the path of a file.")
+    check_output(output)
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-benchmark-") as folder,
         Progress("silent" if quiet else "auto") as progress,
@@ -42,14 +41,7 @@ def benchmark_serve_command(
             path, name = checkpoint, load_checkpoint(checkpoint).architecture.name
         job = ServingJob(str(path), numbers, batch_size, max_wait_ms, rounds, seconds, memory_requests)
         report = measure_serving(job, name, progress)
-    record = report.to_dict()
-    # Printed first: a file that cannot be written must not cost the result.
-    if as_json:
-        print_json(record)
-    else:
-        _print(report)
-    if output is not None:
-        write_json(output, record)
+    tell(report.to_dict(), lambda: _print(report), output, as_json=as_json)
 
 
 def _numbers(clients: str) -> tuple[int, ...]:
@@ -64,14 +56,11 @@ def _numbers(clients: str) -> tuple[int, ...]:
 
 def _print(report: ServingReport) -> None:
     job, environment = report.job, report.environment
-    load = environment.get("load_average")
     print(
         f"{report.model}; photographs of 500 x 375 px as JPEG over loopback; clients on the same machine; median of "
         f"{job.rounds} blocks of {job.seconds:g} s taken in turn"
     )
-    print(
-        f"{environment['processor']}, {environment['cores']} cores" + (f", load average {load[0]:.1f}" if load else "")
-    )
+    print(machine_line(environment))
     rows: list[list[object]] = []
     for clients in job.clients:
         for contestant in report.contestants:
