@@ -132,10 +132,11 @@ def _draw_unit(
     for value, index, row, column in strongest:
         crops.append(center_crop(images.read(index), preprocessing).pixels)
         boxes.append(field.box(row, column, task.model.image_size))
-        name = images.class_name(index) or Path(images.keys[index]).name
+        key = images.keys[int(index)]
+        name = images.class_name(index) or Path(key).name
         captions.append(f"{number(value)}\n{name}")
         box = dict(zip(("top", "left", "bottom", "right"), boxes[-1], strict=True))
-        entries.append({"key": images.keys[index], "class": images.class_name(index), "value": value, "field": box})
+        entries.append({"key": key, "class": images.class_name(index), "value": value, "field": box})
     is_output = layer == architecture.layers[-1].name
     kind = f"class {task.name_of(unit)}" if is_output else f"unit {unit}"
     return UnitDrawing(shorten(f"{layer}, {kind}", 60), crops, boxes, captions), {"unit": unit, "images": entries}
