@@ -16,9 +16,15 @@ import typer
 
 from alexnet._version import __version__
 from alexnet.commands.benchmark_cli import benchmarks
+from alexnet.commands.export_cli import EXPORT_EPILOG, export
+from alexnet.commands.features_cli import FEATURES_EPILOG, NEIGHBOURS_EPILOG, features, neighbours
+from alexnet.commands.import_cli import IMPORT_EPILOG, import_
 from alexnet.commands.options import DATA_HELP, Device, Json, Quiet
+from alexnet.commands.push_cli import PUSH_EPILOG, push
 from alexnet.commands.reproduce_cli import REPRODUCE_EPILOG, reproduce
+from alexnet.commands.serve_cli import SERVE_EPILOG, serve
 from alexnet.commands.train_cli import TRAIN_EPILOG, train
+from alexnet.commands.visualize_cli import VISUALIZE_EPILOG, visualize
 from alexnet.errors import RunError, UserError
 
 app = typer.Typer(
@@ -36,6 +42,13 @@ app.command(epilog=TRAIN_EPILOG)(train)
 app.add_typer(recipes, name="recipe")
 app.add_typer(benchmarks, name="benchmark")
 app.command(epilog=REPRODUCE_EPILOG)(reproduce)
+app.command(epilog=EXPORT_EPILOG)(export)
+app.command(epilog=PUSH_EPILOG)(push)
+app.command("import", epilog=IMPORT_EPILOG)(import_)
+app.command(epilog=SERVE_EPILOG)(serve)
+app.command(epilog=FEATURES_EPILOG)(features)
+app.command(epilog=NEIGHBOURS_EPILOG)(neighbours)
+app.command(epilog=VISUALIZE_EPILOG)(visualize)
 
 SOURCE_HELP = (
     "Archives, a folder, parquet files, shards, a list of path and label; or imagenette, imagewoof (each also -320 or "
@@ -122,6 +135,7 @@ def predict(
         "  alexnet doctor                                    this machine\n"
         "  alexnet doctor photos                             a data set\n"
         "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
+        "  alexnet doctor transfer photos --init runs/cifar  ... one that begins with a trained network\n"
         "  alexnet doctor runs/photos                        a run\n"
         "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
         "Exit code 0: nothing but notes; 1: problems or warnings were found."
@@ -137,6 +151,10 @@ def doctor(
         ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data set; the same as naming it.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="A trained network that the recipe (default: transfer) begins with."),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
@@ -149,7 +167,7 @@ def doctor(
     """
     from alexnet.commands.doctor import doctor_command
 
-    if not doctor_command(things or [], data or [], full=full, as_json=json):
+    if not doctor_command(things or [], data or [], init=init, full=full, as_json=json):
         raise typer.Exit(1)
 
 

@@ -80,6 +80,11 @@ class DataConfig(Section):
     there. Has no effect on the result."""
     max_train_images: PositiveInt | None = None
     """Use only so many training images, drawn by split_seed; None uses all."""
+    first_images: PositiveInt | None = None
+    """Begin with only so many training images, the first in the data set's own order; until first_images_until_epoch.
+    (The 2012 author trained on four of CIFAR-10's five files while the fifth told him when to stop, then on all.)"""
+    first_images_until_epoch: NonNegative = 0.0
+    """Epochs are passes over all training images here as everywhere."""
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The run fails when a larger share of a split's images cannot be decoded."""
     memory_limit_gb: NonNegative | None = None

@@ -14,12 +14,12 @@ from alexnet.benchmark.crew import Crew, Worker, WorkerError
 from alexnet.benchmark.job import CROP_SIZE, STORED_SIZE, LeftOut, LoadingJob
 from alexnet.benchmark.loading_bench import Block, Ready
 from alexnet.benchmark.loading_contestants import CONTESTANTS, why_impossible
-from alexnet.benchmark.photographs import draw_folder
+from alexnet.benchmark.machine import describe_machine
+from alexnet.data.photographs import draw_folder
 from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.prepared import is_prepared, read_description
 from alexnet.errors import RunError, UserError
 from alexnet.reporting.progress import Progress, format_seconds
-from alexnet.runtime.environment import describe_environment
 
 _PREPARE_SECONDS = 600.0
 _MARGIN_SECONDS = 60.0
@@ -220,10 +220,7 @@ def measure_loading(
                 entry.worker.ask("close", seconds=_MARGIN_SECONDS)
     if not any(entry.name.startswith("ours") for entry in contestants):
         raise RunError(f"nothing could be measured: {'; '.join(f'{item.name}: {item.reason}' for item in left_out)}")
-    environment = describe_environment()
-    with suppress(OSError):
-        environment["load_average"] = [float(part) for part in Path("/proc/loadavg").read_text().split()[:3]]
-    return LoadingReport(job, rounds, num_images, contestants, left_out, environment)
+    return LoadingReport(job, rounds, num_images, contestants, left_out, describe_machine())
 
 
 def _run_block(entry: Loading) -> Block:

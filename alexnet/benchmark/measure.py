@@ -14,12 +14,12 @@ from alexnet.benchmark.bench import Ready
 from alexnet.benchmark.crew import Crew, Worker, WorkerError
 from alexnet.benchmark.job import Job, LeftOut
 from alexnet.benchmark.limits import Limits, flops_per_image
+from alexnet.benchmark.machine import describe_machine
 from alexnet.benchmark.report import BenchmarkReport, Measurement, median_limits
 from alexnet.benchmark.worker import HARDWARE
 from alexnet.errors import RunError
 from alexnet.models import get_architecture
 from alexnet.reporting.progress import Progress, format_seconds
-from alexnet.runtime.environment import describe_environment
 
 OURS = "ours"
 _PREPARE_SECONDS = 900.0
@@ -50,7 +50,7 @@ def measure(job: Job, baselines: Sequence[str], *, rounds: int, progress: Progre
         left_out=contest.left_out,
         limits=median_limits(contest.limits),
         flops_per_image=flops_per_image(get_architecture(job.model), job.task),
-        environment={**describe_environment(), "threads": ours.ready.threads},
+        environment={**describe_machine(), "threads": ours.ready.threads},
     )
 
 

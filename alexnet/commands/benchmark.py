@@ -10,7 +10,7 @@ from alexnet.benchmark.baselines import choose_baselines
 from alexnet.benchmark.job import Job, Task
 from alexnet.benchmark.measure import measure
 from alexnet.benchmark.report import BenchmarkReport, Measurement, ratio, ratio_spread
-from alexnet.commands.output import print_json, write_json
+from alexnet.commands.benchmark_output import check_output, tell
 from alexnet.errors import UserError
 from alexnet.models import get_architecture
 from alexnet.reporting.console import print_table
@@ -38,19 +38,11 @@ def benchmark_command(
     job = _job(task, model=model, batch_size=batch_size, precision=precision, device=device, threads=threads)
     _at_least_one("--rounds", rounds)
     chosen, left_out = choose_baselines(baselines, job)
-    if output is not None and output.is_dir():
-        raise UserError(f"--output {output} is a folder; give the path of a file.")
+    check_output(output)
     with Progress("silent" if quiet else "auto") as progress:
         report = measure(job, chosen, rounds=rounds, progress=progress)
     report = replace(report, left_out=[*left_out, *report.left_out])
-    record = report.to_dict()
-    # Printed first: a file that cannot be written must not cost the result.
-    if as_json:
-        print_json(record)
-    else:
-        _print(report)
-    if output is not None:
-        write_json(output, record)
+    tell(report.to_dict(), lambda: _print(report), output, as_json=as_json)
 
 
 def _job(task: Task, *, model: str, batch_size: int, precision: str, device: str, threads: int | None) -> Job:

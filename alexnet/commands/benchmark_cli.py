@@ -128,3 +128,44 @@ def benchmark_loader(
         as_json=json,
         quiet=quiet,
     )
+
+
+@benchmarks.command("serve")
+def benchmark_serve(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A checkpoint or a run's folder. Default: --model, untrained.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Variant = "as_run",
+    clients: Annotated[str, typer.Option(help="How many ask at the same time, with commas between.")] = "1,8,64",
+    batch_size: Annotated[int, typer.Option(help="Most images in a pass, with batching.", min=2)] = 32,
+    max_wait_ms: Annotated[float, typer.Option(help="As of `alexnet serve`.", min=0)] = 10.0,
+    rounds: Annotated[int, typer.Option(help="Blocks measured of each, in turn; the median counts.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Of one block.", min=0.1)] = 5.0,
+    memory_requests: Annotated[
+        int, typer.Option(help="Ask so often afterwards, and look at the memory; 0 leaves it out.", min=0)
+    ] = 0,
+    output: Record = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the server: images a second and latencies over loopback, with batching and without."""
+    from alexnet.commands.benchmark_serve import benchmark_serve_command
+
+    benchmark_serve_command(
+        checkpoint,
+        model=model,
+        clients=clients,
+        batch_size=batch_size,
+        max_wait_ms=max_wait_ms,
+        rounds=rounds,
+        seconds=seconds,
+        memory_requests=memory_requests,
+        output=output,
+        as_json=json,
+        quiet=quiet,
+    )

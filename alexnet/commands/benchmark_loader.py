@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alexnet.benchmark.job import CROP_SIZE, STORED_SIZE
 from alexnet.benchmark.loading import LoadingReport, choose_contestants, lay_out_data, measure_loading
-from alexnet.commands.output import print_json, write_json
+from alexnet.commands.benchmark_output import check_output, machine_line, tell
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
@@ -34,8 +34,7 @@ def benchmark_loader_command(
             raise UserError(f"{option} {value} is too small; it is at least 1.")
     if workers < 0:
         raise UserError(f"--workers {workers} is too small; it is at least 0.")
-    if output is not None and output.is_dir():
-        raise UserError(f"--output {output} is a folder; give the path of a file.")
+    check_output(output)
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-benchmark-") as folder,
         Progress("silent" if quiet else "auto") as progress,
@@ -48,26 +47,16 @@ def benchmark_loader_command(
         chosen, left_out = choose_contestants(baselines, job)
         report = measure_loading(job, chosen, rounds=rounds, num_images=found, progress=progress)
     report = replace(report, left_out=[*left_out, *report.left_out])
-    record = report.to_dict()
-    # Printed first: a file that cannot be written must not cost the result.
-    if as_json:
-        print_json(record)
-    else:
-        _print(report)
-    if output is not None:
-        write_json(output, record)
+    tell(report.to_dict(), lambda: _print(report), output, as_json=as_json)
 
 
 def _print(report: LoadingReport) -> None:
     job, environment = report.job, report.environment
-    load = environment.get("load_average")
     print(
         f"{report.num_images} images, {STORED_SIZE} px squares, {CROP_SIZE} px crops reflected at random, batch "
         f"{job.batch_size}, {job.num_workers} threads or processes; median of {report.rounds} blocks taken in turn"
     )
-    print(
-        f"{environment['processor']}, {environment['cores']} cores" + (f", load average {load[0]:.1f}" if load else "")
-    )
+    print(machine_line(environment))
     baselines = [other for other in report.contestants if not other.name.startswith("ours")]
     rows: list[list[object]] = []
     for one in report.contestants:

@@ -17,9 +17,11 @@ from alexnet.reporting.console import printable
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def doctor_command(arguments: Sequence[str], data: Sequence[str], *, full: bool, as_json: bool) -> bool:
+def doctor_command(
+    arguments: Sequence[str], data: Sequence[str], *, init: str | None = None, full: bool, as_json: bool
+) -> bool:
     """Examine the named things (none: the machine) and print the findings; returns whether there are only notes."""
-    findings = examine(sort_things(arguments, data), full=full)
+    findings = examine(sort_things(arguments, data, init), full=full)
     healthy = is_healthy(findings)
     if as_json:
         counts = Counter(item.severity for item in findings)

@@ -8,15 +8,13 @@ from typing import Any
 
 from alexnet.commands.output import print_json, write_json
 from alexnet.config import EvaluateConfig
-from alexnet.data.squares import load_images
 from alexnet.errors import UserError
 from alexnet.evaluation.evaluator import evaluate as evaluate_models
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
-from alexnet.evaluation.subjects import recipe_of, split_for
+from alexnet.evaluation.subjects import images_for, recipe_of
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
-from alexnet.runtime.device import default_num_workers
 from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _CLASSES_SHOWN = 10
@@ -41,26 +39,20 @@ def evaluate(
     if isinstance(checkpoints, (str, Path, Checkpoint)):
         checkpoints = [checkpoints]
     loaded = [item if isinstance(item, Checkpoint) else load_checkpoint(item) for item in checkpoints]
-    if split not in ("train", "val"):
-        raise UserError(f"the split is train or val, not {split!r}")
     recipe = recipe_of(loaded[0])
     predictor = load_predictor(loaded, device=device, precision=recipe.runtime.precision)
     views = views or recipe.evaluate.views
     known_views = EvaluateConfig.model_json_schema()["properties"]["views"]["enum"]
     if views not in known_views:
         raise UserError(f"the views are {', '.join(known_views)}, not {views!r}")
-    images_of_split = split_for(loaded[0], data, split)
     with Progress(progress) as display:
-        images = load_images(
-            images_of_split,
-            predictor.preprocessings[0].image_size,
-            num_workers=default_num_workers(images_in_memory=False),
-            max_unreadable=recipe.data.max_unreadable,
-            memory_limit_bytes=None,
+        images = images_for(
+            loaded[0],
+            data,
+            split,
             on_progress=display.counter(f"Reading {split} images"),
+            on_message=display.message,
         )
-        for item in images.skipped:
-            display.message(f"{item.key} is unreadable and left out: {item.reason}.")
         return evaluate_models(
             predictor.models,
             predictor.preprocessings,

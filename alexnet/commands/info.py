@@ -14,7 +14,7 @@ from alexnet.models import Architecture, get_architecture
 from alexnet.models.summary import LayerRow, compare, layer_table
 from alexnet.reporting.console import print_table, printable
 from alexnet.runtime.files import read_json
-from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, is_on_the_hub, load_checkpoint
 
 
 def info_command(what: str, other: str | None, *, num_classes: int, image_size: int | None, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def info_command(what: str, other: str | None, *, num_classes: int, image_size: 
 
 
 def _load(what: str) -> Checkpoint:
-    if not Path(what).exists():
+    if not is_on_the_hub(what) and not Path(what).exists():
         close = difflib.get_close_matches(what.replace("-", "_"), MODEL_NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{what!r} is neither a variant nor a path{hint}; the variants are {', '.join(MODEL_NAMES)}")
@@ -69,7 +69,7 @@ def _print_variant(
         print_json(record)
         return
     for key, value in card.items():
-        if not isinstance(value, (dict, list)) and value is not None:
+        if not isinstance(value, (dict, list)) and value not in (None, ""):
             print(f"{key:16}{printable(str(value))}")
     print(f"{architecture.name}: {architecture.summary}")
     print(f"source: {architecture.source}")
@@ -105,13 +105,17 @@ def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         "path": str(path),
         "data": checkpoint.data,
         "classes": len(checkpoint.classes),
-        "step": checkpoint.step,
-        "epoch": round(checkpoint.epoch, 3),
+        "step": checkpoint.step if checkpoint.imported is None else None,
+        "epoch": round(checkpoint.epoch, 3) if checkpoint.imported is None else None,
         "seed": checkpoint.recipe.get("seed"),
         "resumable": checkpoint.training_state is not None,
         "metrics": checkpoint.metrics,
         "environment": checkpoint.environment,
     }
+    if checkpoint.imported is not None:
+        card["imported"] = "{file} ({form}, sha256 {sha256:.16})".format(**checkpoint.imported)
+        if checkpoint.imported["published"] is not None:
+            card["published"] = "{name}: {reported}".format(**checkpoint.imported["published"])
     if checkpoint.metrics:
         card["validation"] = _result(checkpoint.metrics)
     summary = path / "summary.json"

@@ -40,8 +40,8 @@ def train(
         str | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Begin with a trained network: a checkpoint or a run's folder. Its network and the form of its images "
-            "take the place of the recipe's; the last layer is new where the classes are.",
+            help="Begin with a trained network: a checkpoint, a run's folder, or hf:USER/NAME. Its network and the "
+            "form of its images take the place of the recipe's; the last layer is new where the classes are.",
         ),
     ] = None,
     freeze: Annotated[

@@ -1,4 +1,4 @@
-"""Data sets that can be fetched by their names, and the checksums of official archives."""
+"""Files that are fetched from official addresses: data sets by their names; and the checksums of official archives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from alexnet.data.originals.imagenet import OFFICIAL_FILES, OfficialFile
 from alexnet.data.preparation import ProgressTask, Reporter
 from alexnet.errors import RunError, UserError
-from alexnet.runtime.files import write_text
+from alexnet.runtime.files import wait_for_lock, write_text
 
 _CHUNK = 2**18
 _ATTEMPTS = 4
@@ -27,11 +27,13 @@ _TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Download:
-    """A file of a data set at its official address."""
+    """A file at its official address, with what is published about it."""
 
     url: str
     num_bytes: int | None = None
     md5: str | None = None
+    sha1: str | None = None
+    sha256: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -72,20 +74,34 @@ def find_download(name: str) -> Download | None:
     return DOWNLOADS.get(key)
 
 
-def fetch(download: Download, folder: Path, reporter: Reporter) -> Path:
+def fetch(
+    download: Download,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    elsewhere: str = "choose another folder with --downloads",
+) -> Path:
     """The downloaded file in `folder`; one that is there already is checked and used, one that broke off is taken up.
 
-    Raises UserError, saying which file to put where, when the address cannot be reached.
+    Of several processes that want the same file one fetches it, and the others wait. elsewhere: what to do when the
+    disk is too small. Raises UserError, saying which file to put where, when the address cannot be reached.
     """
     path = folder / download.file_name
     if path.is_file():
         _check(path, download, reporter)
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    with wait_for_lock(path.with_name(f".{path.name}.lock")):
+        if not path.is_file():
+            _fetch(download, path, reporter, elsewhere)
+    return path
+
+
+def _fetch(download: Download, path: Path, reporter: Reporter, elsewhere: str) -> None:
     part = path.with_name(f"{path.name}.part")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _transfer(download.url, part, reporter)
+            _transfer(download.url, part, reporter, elsewhere)
             break
         except urllib.error.HTTPError as error:
             error.close()
@@ -106,7 +122,6 @@ def fetch(download: Download, folder: Path, reporter: Reporter) -> Path:
         part.unlink(missing_ok=True)
         raise
     part.replace(path)
-    return path
 
 
 def _by_hand(download: Download, path: Path, reason: str) -> str:
@@ -118,7 +133,7 @@ def _by_hand(download: Download, path: Path, reason: str) -> str:
     )
 
 
-def _transfer(url: str, part: Path, reporter: Reporter) -> None:
+def _transfer(url: str, part: Path, reporter: Reporter, elsewhere: str) -> None:
     """Append to `part` what it lacks of the file at `url`."""
     start = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -127,7 +142,7 @@ def _transfer(url: str, part: Path, reporter: Reporter) -> None:
         start = start if resumed else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdecimal() else None
-        _check_room(part, 0 if total is None else total - start)
+        _check_room(part, 0 if total is None else total - start, elsewhere)
         task = reporter.start(f"Downloading {part.stem} (MB)", (total or 0) // 10**6, done=start // 10**6, unit="MB")
         done = start
         try:
@@ -143,12 +158,12 @@ def _transfer(url: str, part: Path, reporter: Reporter) -> None:
         raise http.client.IncompleteRead(b"", total - done)
 
 
-def _check_room(part: Path, missing: int) -> None:
+def _check_room(part: Path, missing: int, elsewhere: str) -> None:
     free = shutil.disk_usage(part.parent).free
     if free < missing:
         raise UserError(
             f"{part.stem} needs {missing / 1e6:,.0f} MB more in {part.parent}, and {free / 1e6:,.0f} MB are free. Free "
-            "some space, or choose another folder with --downloads."
+            f"some space, or {elsewhere}."
         )
 
 
@@ -172,11 +187,13 @@ def _check(path: Path, download: Download, reporter: Reporter) -> None:
             f"{path} has {size:,} bytes; the official file has {download.num_bytes:,}. Delete it, and give the same "
             "command again."
         )
-    if download.md5 is not None and (found := _md5(path, reporter)) != download.md5:
-        raise UserError(
-            f"{path} is not the official file (md5 {found}, official {download.md5}): the download is damaged. Delete "
-            "it, and give the same command again."
-        )
+    for algorithm in ("md5", "sha1", "sha256"):
+        official = getattr(download, algorithm)
+        if official is not None and (found := _digest(path, algorithm, reporter)) != official:
+            raise UserError(
+                f"{path} is not the official file ({algorithm} {found}, official {official}): the download is damaged. "
+                "Delete it, and give the same command again."
+            )
 
 
 def verify_archives(archives: Sequence[Path], work: Path, reporter: Reporter, allow_damaged: bool) -> list[str]:
@@ -228,13 +245,13 @@ def _kept_md5(path: Path, work: Path, reporter: Reporter) -> str:
     except (OSError, ValueError):
         sums = {}
     if key not in sums:
-        sums[key] = _md5(path, reporter)
+        sums[key] = _digest(path, "md5", reporter)
         write_text(kept, json.dumps(sums, indent=1))
     return sums[key]
 
 
-def _md5(path: Path, reporter: Reporter) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
+def _digest(path: Path, algorithm: str, reporter: Reporter) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     total = path.stat().st_size
     task: ProgressTask | None = None
     if total > 10**9:

@@ -82,6 +82,17 @@ def find_splits(root: Path) -> tuple[Path | None, Path | None]:
     return train, val
 
 
+def is_class_tree(root: Path) -> bool:
+    """Whether images below `root` are sorted into classes: a train or val folder, or at least two class folders.
+
+    Images that lie directly in it say that it is not.
+    """
+    train, val = find_splits(root)
+    if train is not None or val is not None:
+        return any(list_images(path) for base in (train, val) if base is not None for path in subfolders(base))
+    return not _loose_images(root) and sum(bool(list_images(path)) for path in subfolders(root)) >= 2
+
+
 def list_classes(root: Path) -> Listing:
     """All images in the class folders of `root`, classes in the order of their labels."""
     folders = {path.name: path for path in subfolders(root)}

@@ -20,7 +20,7 @@ from alexnet.config import AugmentConfig
 from alexnet.data.augment import Augmentation, draw_augmentation
 from alexnet.data.batch_memory import BatchMemory
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.data.sampler import ImageOrder
+from alexnet.data.sampler import ImageOrder, StagedOrder
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import Statistics
 
@@ -71,7 +71,7 @@ class TrainingLoader:
         statistics: Statistics,
         augment: AugmentConfig,
         *,
-        order: ImageOrder,
+        order: ImageOrder | StagedOrder,
         batch_size: int,
         crop_size: int,
         num_workers: int,

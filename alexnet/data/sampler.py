@@ -69,6 +69,27 @@ class ImageOrder:
         return epoch if self.shuffle == "each_epoch" else 0
 
 
+class StagedOrder:
+    """One order up to a position of the stream, and another from there on."""
+
+    def __init__(self, first: ImageOrder, until: int, then: ImageOrder) -> None:
+        """until: the position at which `then` begins, with its own position 0."""
+        self.first, self.until, self.then = first, until, then
+        self.seed = then.seed
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """As of `ImageOrder`."""
+        before = min(max(self.until - start, 0), count)
+        parts = [self.first.indices(start, before), self.then.indices(start + before - self.until, count - before)]
+        return np.concatenate(parts) if 0 < before < count else parts[0 if before else 1]
+
+    def shards_ahead(self, position: int) -> Sequence[int] | None:
+        """As of `ImageOrder`."""
+        if position < self.until:
+            return self.first.shards_ahead(position)
+        return self.then.shards_ahead(position - self.until)
+
+
 class ShardWindows:
     """An order for sets that do not fit on the disk: shards in random order, images shuffled within windows of them.
 

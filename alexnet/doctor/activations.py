@@ -64,14 +64,19 @@ def center_crops(pixels: np.ndarray, size: int) -> torch.Tensor:
     return torch.from_numpy(pixels[:, start : start + size, start : start + size].copy())
 
 
-def inspect_start(name: str, recipe: Recipe, model: AlexNet, facts: DataFacts) -> list[Finding]:
-    """Run a few training images forward and back at initialisation; the mean is that of a few images as well."""
+def inspect_start(
+    name: str, recipe: Recipe, model: AlexNet, facts: DataFacts, preprocessing: Preprocessing | None = None
+) -> list[Finding]:
+    """Run a few training images forward and back before the first step.
+
+    preprocessing: that of a trained network that the recipe begins with; without one the mean is of a few images.
+    """
     if facts.source is None or facts.source.train is None or recipe.data.image_size < model.image_size:
         return []
     squares = read_squares(facts.source.train, recipe.data.image_size, MEAN_IMAGES)
     if len(squares.pixels) < 2:
         return []
-    signals, images_per_second = signals_of(model, preprocessing_of(model, squares), squares)
+    signals, images_per_second = signals_of(model, preprocessing or preprocessing_of(model, squares), squares)
     enlarged = []
     if squares.shorter_side < _SMALL_SHARE * recipe.data.image_size:
         what = f"The images have {squares.shorter_side:g} pixels, enlarged to squares of {recipe.data.image_size}."

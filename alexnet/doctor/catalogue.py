@@ -61,6 +61,25 @@ RECIPE = {
         "Let train.early_stop_evaluations be larger than schedule.patience_epochs.",
     ),
     "nothing-learns": Entry(_P, "Every layer is frozen from the start.", "Raise a factor, or lr_factor, above 0."),
+    "frozen-at-random": Entry(
+        _W,
+        "Layers that are frozen from the start, and whose weights are random: they never become anything else.",
+        "Begin with a trained network (--init), or let them learn.",
+    ),
+    "initial-weights": Entry(_N, "What the network begins with: the layers that are copied, new, frozen.", "Nothing."),
+    "initial-image-size": Entry(
+        _W,
+        "The network to begin with was trained on images of another size: the same things are larger or smaller to "
+        "it, and its features fit less well.",
+        "Take its sizes (--init does, where data.image_size and model.image_size are left out), unless the things on "
+        "the images are that much larger or smaller themselves.",
+    ),
+    "initial-dropout": Entry(
+        _W,
+        "Another rate of dropout than the network to begin with was trained with; with the paper's scaling it is a "
+        "factor of what the next layer gets.",
+        "Leave model.dropout out.",
+    ),
     "color-noise-scale": Entry(
         _W,
         "augment.color_noise counts in principal deviations of 0-255 pixels; the paper's is 0.1. This one is out "

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from alexnet.config import DataConfig, Recipe
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.doctor.activations import center_crops, read_squares
 from alexnet.doctor.data import DataFacts
+from alexnet.doctor.entry import Severity
 from alexnet.doctor.findings import Finding, capped, finding, some
 from alexnet.errors import UserError
 from alexnet.training.checkpoint import (
@@ -38,7 +40,7 @@ def inspect_checkpoint(given: Path) -> tuple[Checkpoint | None, list[Finding]]:
         path = checkpoint_file(given)
     except UserError as error:
         return None, [finding("not-a-checkpoint", name, str(error))]
-    refused = _inspect_file(name, path)
+    refused = None if path.suffix == ".safetensors" else _inspect_file(name, path)
     if refused is not None:
         return None, [refused]
     try:
@@ -129,7 +131,8 @@ def _preprocessing(name: str, checkpoint: Checkpoint) -> list[Finding]:
 def _result(name: str, checkpoint: Checkpoint) -> list[Finding]:
     chance = 1 - 1 / checkpoint.num_classes
     error = checkpoint.metrics.get("top1_error")
-    if checkpoint.step == 0 or (error is not None and error >= _CHANCE_SHARE * chance):
+    is_untrained = checkpoint.step == 0 and checkpoint.imported is None
+    if is_untrained or (error is not None and error >= _CHANCE_SHARE * chance):
         was = "" if error is None else f"; its validation error was {error:.1%}, guessing gives {chance:.1%}"
         return [finding("untrained", name, f"Step {checkpoint.step}{was}.")]
     return []
@@ -185,13 +188,7 @@ def _try(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Finding]:
     squares = read_squares(facts.source.val, preprocessing.image_size, _NUM_IMAGES)
     if not len(squares.pixels):
         return []
-    findings = []
-    here = squares.pixels.mean(axis=(0, 1, 2))
-    there = preprocessing.mean_image.mean(dim=(0, 1)).numpy()
-    if preprocessing.input_scale == "pixels" and np.abs(here - there).max() > _MEAN_DIFFERENCE:
-        rows = [f"{what}: R {m[0]:.0f}, G {m[1]:.0f}, B {m[2]:.0f}" for what, m in (("here", here), ("there", there))]
-        what = f"The mean colour of {len(squares.pixels)} validation images is far from that of the training images."
-        findings.append(finding("other-images", name, what, rows))
+    findings = inspect_colors(name, preprocessing, squares.pixels)
     error = checkpoint.metrics.get("top1_error")
     if error is None:
         return findings
@@ -210,6 +207,26 @@ def _try(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Finding]:
         )
         findings.append(finding("worse-than-recorded", name, what))
     return findings
+
+
+def inspect_colors(
+    name: str,
+    preprocessing: Preprocessing,
+    pixels: np.ndarray,
+    *,
+    severity: Severity | None = None,
+    remedy: str | None = None,
+) -> list[Finding]:
+    """Whether the mean colour of (N, S, S, 3) squares is far from the mean that a checkpoint subtracts."""
+    if not len(pixels) or preprocessing.input_scale != "pixels":
+        return []
+    here = pixels.mean(axis=(0, 1, 2))
+    there = preprocessing.mean_image.mean(dim=(0, 1)).numpy()
+    if np.abs(here - there).max() <= _MEAN_DIFFERENCE:
+        return []
+    rows = [f"{what}: R {m[0]:.0f}, G {m[1]:.0f}, B {m[2]:.0f}" for what, m in (("here", here), ("there", there))]
+    what = f"The mean colour of {len(pixels)} images is far from that of the checkpoint's training."
+    return [finding("other-images", name, what, rows, severity=severity, remedy=remedy)]
 
 
 def data_config(checkpoint: Checkpoint) -> DataConfig:

@@ -29,7 +29,8 @@ _MANY = 0.01
 
 class _Image(NamedTuple):
     part: Split
-    index: int
+    position: int
+    """In the split."""
     content: bytes
 
     @property
@@ -40,12 +41,12 @@ class _Image(NamedTuple):
     @property
     def label(self) -> int:
         """Position of its class."""
-        return int(self.part.labels[self.index])
+        return int(self.part.labels[self.position])
 
     @property
     def key(self) -> str:
         """Its name; in shards it is read when it is asked for."""
-        return self.part.keys[self.index]
+        return self.part.keys[self.position]
 
 
 def inspect_duplicates(spec: str, path: Path | None, source: Source, *, full: bool) -> list[Finding]:
@@ -148,7 +149,7 @@ def _hash_pixels(images: list[tuple[Split, int]]) -> list[_Image]:
         hashed = []
         for split, i in (images[position] for position in block):
             with suppress(UnreadableImage):
-                hashed.append(_Image(split, i, hashlib.sha256(split.read(i)).digest()))
+                hashed.append(_Image(split, i, hashlib.sha256(split.read(i).data).digest()))
         return hashed
 
     blocks = map_blocks(hash_block, len(images), _BLOCK_SIZE, default_num_workers(images_in_memory=False))

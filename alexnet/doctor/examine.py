@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet.config import DataConfig, Recipe
-from alexnet.config_io import load_recipe, recipe_names
+from alexnet.config_io import TRANSFER_RECIPE, load_recipe, recipe_names
 from alexnet.data.sources import BUILT_IN, KINDS, is_address
 from alexnet.doctor.activations import inspect_start
 from alexnet.doctor.checkpoint import data_config, inspect_checkpoint, inspect_checkpoint_fit
 from alexnet.doctor.data import DataFacts, inspect_data
 from alexnet.doctor.findings import SEVERITIES, Finding, finding
+from alexnet.doctor.initial import inspect_init, inspect_init_fit
 from alexnet.doctor.machine import inspect_machine
 from alexnet.doctor.recipe import inspect_fit, inspect_recipe
 from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
-from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint import Checkpoint, is_on_the_hub
+from alexnet.training.initial_weights import recipe_with_init
 
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
 
@@ -29,17 +31,20 @@ class Things:
     data: list[str] = field(default_factory=list)
     recipe: str | None = None
     overrides: list[str] = field(default_factory=list)
+    init: str | None = None
+    """A trained network that the recipe begins with."""
     checkpoints: list[Path] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)
 
 
-def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
+def sort_things(arguments: Sequence[str], data: Sequence[str] = (), init: str | None = None) -> Things:
     """Tell data, recipe, checkpoints and runs apart by name and by what is there. Raises UserError.
 
-    A name that is a recipe's and a data set's (digits) is both, unless one of the two is named otherwise; beside a
-    checkpoint or a run it is the data.
+    init: a checkpoint that the recipe begins with; the recipe is `transfer` where none is named. A name that is a
+    recipe's and a data set's (digits) is both, unless one of the two is named otherwise; beside a checkpoint or a run
+    it is the data.
     """
-    things = Things(data=list(data))
+    things = Things(data=list(data), init=init)
     for name in data:
         if not _is_data(name):
             raise _nothing(name)
@@ -52,6 +57,8 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
             things.overrides.append(argument)
         elif is_run(path):
             things.runs.append(path)
+        elif is_on_the_hub(argument) or (path / "model.safetensors").is_file():
+            things.checkpoints.append(Path(argument))
         elif (argument in recipe_names() and not path.is_dir()) or (path.suffix == ".toml" and path.is_file()):
             _add_recipe(things, argument)
         elif path.is_file() and _is_named_like_checkpoint(path):
@@ -66,6 +73,8 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = ()) -> Things:
             if things.data:
                 continue
         things.data.append(name)
+    if init is not None and things.recipe is None:
+        things.recipe = TRANSFER_RECIPE
     if things.overrides and things.recipe is None:
         raise UserError(f"{things.overrides[0]} changes a recipe, and none is named.")
     return things
@@ -107,7 +116,7 @@ def examine(things: Things, *, full: bool = False) -> list[Finding]:
     recipe = None
     if things.recipe is not None:
         try:
-            recipe = load_recipe(things.recipe, things.overrides)
+            recipe = _load(things.recipe, things.overrides, things.init)
         except UserError as error:
             findings.append(finding("recipe-refused", things.recipe, str(error)))
     checkpoints: list[tuple[str, Checkpoint]] = []
@@ -140,6 +149,10 @@ def examine(things: Things, *, full: bool = False) -> list[Finding]:
     return sorted(findings, key=lambda item: (order.index(item.about), SEVERITIES.index(item.severity)))
 
 
+def _load(name: str, overrides: Sequence[str], init: str | None) -> Recipe:
+    return load_recipe(name, overrides) if init is None else recipe_with_init(name, overrides, init)[0]
+
+
 def _examine_checkpoint(path: Path, findings: list[Finding]) -> Checkpoint | None:
     checkpoint, found = inspect_checkpoint(path)
     findings += found
@@ -147,10 +160,16 @@ def _examine_checkpoint(path: Path, findings: list[Finding]) -> Checkpoint | Non
 
 
 def _examine_recipe(name: str, recipe: Recipe, all_facts: list[DataFacts]) -> list[Finding]:
-    num_classes = len(all_facts[0].classes) if all_facts else 0
-    model, findings = inspect_recipe(name, recipe, num_classes or None)
+    classes = all_facts[0].classes if all_facts else ()
+    model, findings = inspect_recipe(name, recipe, len(classes) or None)
+    preprocessing = None
+    if model is not None and recipe.model.init is not None:
+        preprocessing, found = inspect_init(name, recipe, model, classes)
+        findings += found
     for facts in all_facts:
         findings += inspect_fit(name, recipe, facts)
+        if preprocessing is not None:
+            findings += inspect_init_fit(recipe, preprocessing, facts)
         if model is not None and not any(item.severity == "problem" for item in findings):
-            findings += inspect_start(name, recipe, model, facts)
+            findings += inspect_start(name, recipe, model, facts, preprocessing)
     return findings

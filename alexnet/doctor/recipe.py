@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from alexnet.config import LayerScheduleConfig, Recipe
 from alexnet.doctor.data import DataFacts
 from alexnet.doctor.findings import Finding, finding
+from alexnet.doctor.initial import frozen_at_random
 from alexnet.doctor.memory import available_bytes, step_memory
 from alexnet.errors import UserError
 from alexnet.models import AlexNet
 from alexnet.models.architecture import BatchNorm
 from alexnet.runtime.device import choose_execution, has_fast_bfloat16
+from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.network import build_network
 
 _LR_TOLERANCE = 3.0
@@ -76,20 +78,13 @@ def _layers(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
             if layer not in layers:
                 what = f"{section}.layers.{layer}: {recipe.model.name} has no such layer."
                 findings.append(finding("unknown-layer", name, what, [f"its layers: {', '.join(layers)}"]))
-    frozen = [layer for layer in layers if _is_frozen(recipe, layer)]
+    frozen = [layer for layer in layers if is_frozen_from_the_start(recipe, layer)]
     if len(frozen) == len(layers):
         what = "The learning rate of every layer is 0 from the first step."
         findings.append(finding("nothing-learns", name, what))
+    elif recipe.model.init is None:
+        findings += frozen_at_random(name, frozen)
     return findings
-
-
-def _is_frozen(recipe: Recipe, layer: str) -> bool:
-    own = recipe.optimizer.layers.get(layer)
-    schedule = recipe.schedule.layers.get(layer, recipe.schedule)
-    from_the_start = schedule.freeze_epoch == 0 or (
-        schedule.name == "steps" and (0.0, 0.0) in zip(schedule.milestones, schedule.factors, strict=True)
-    )
-    return from_the_start or (own is not None and own.lr_factor == 0)
 
 
 def _rate(name: str, recipe: Recipe) -> list[Finding]:
@@ -107,7 +102,9 @@ def _rate(name: str, recipe: Recipe) -> list[Finding]:
     ]
     momentum = "" if recipe.optimizer.momentum == 0.9 else f", with momentum {recipe.optimizer.momentum:g}"
     what = f"optimizer.lr = {recipe.optimizer.lr:g} at batch {batch}{momentum} is {{}} the reference, {linear:.3g}."
-    if rate > high:
+    # With a trained network to begin with, it is what has been learnt that a high rate would spoil.
+    share = recipe.optimizer.copied_lr_factor if recipe.model.init is not None else 1.0
+    if rate * share > high:
         findings.append(finding("lr-too-high", name, what.format(f"{rate / linear:.3g} times"), evidence))
     elif rate < low:
         findings.append(finding("lr-too-low", name, what.format(f"1/{linear / rate:.3g} of"), evidence))

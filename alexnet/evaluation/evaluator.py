@@ -43,10 +43,9 @@ def evaluate(
     Softmax probabilities (float32) are averaged over views, then over models (paper 4.1; S layer.cu:1804-1839); error
     rates and loss are those of the mean. Each model has its own preprocessing and crop size; all share `classes`.
     `batch_size` counts views per forward pass and does not change the result beyond rounding. `dtype` is that of the
-    network's inputs. The models' training or evaluation modes are restored afterwards.
-    `num_workers` threads decode images that are not held in memory. `on_progress(images done, images in all)`.
-    The processes of `world` take turns at the batches, which are those that one process alone would make, and all
-    return the same report.
+    network's inputs. The models' training or evaluation modes are restored afterwards. `num_workers` threads decode
+    images that are not held in memory. `on_progress(images done, images in all)`. The processes of `world` take turns
+    at the batches, which are those that one process alone would make, and all return the same report.
 
     Raises UserError when models, images and classes do not fit each other; RunError when a network's output is not
     finite, naming the first such image.
@@ -76,11 +75,10 @@ def evaluate(
     world.sum(probabilities)
     _check_finite(world.sum(finite).cpu().numpy() > 0, images)
     crop_sizes = tuple(preprocessing.crop_size for preprocessing in preprocessings)
-    protocol = Protocol(views, images.image_size, crop_sizes, seconds=time.perf_counter() - started)
     return summarize(
         probabilities.cpu().numpy(),
         labels,
-        protocol=protocol,
+        protocol=Protocol(views, images.image_size, crop_sizes, seconds=time.perf_counter() - started),
         keys=[str(key) for key in images.keys],
         classes=classes,
         class_names=class_names or classes,

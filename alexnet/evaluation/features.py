@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluation_mode, in_batches, square_batches
-from alexnet.evaluation.views import cut_views, view_crops
+from alexnet.evaluation.views import cut_views, view_crops, weighted_views
 from alexnet.models import AlexNet, Architecture
 from alexnet.models.architecture import Dropout
 from alexnet.ops.working_copy import working_copies
@@ -22,6 +23,7 @@ from alexnet.runtime.files import write_atomically
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
     from alexnet.data.squares import ImageSet
+    from alexnet.training.checkpoint import Checkpoint
 
 Precision = Literal["float16", "float32"]
 
@@ -29,6 +31,15 @@ Precision = Literal["float16", "float32"]
 def last_hidden_layer(architecture: Architecture) -> str:
     """The layer whose output the classifier reads, before dropout: the ReLU of fc7 (paper 6.1)."""
     return next(layer.name for layer in reversed(architecture.layers[:-1]) if not isinstance(layer, Dropout))
+
+
+def network_digest(checkpoint: Checkpoint) -> str:
+    """32 hexadecimal digits that follow from the weights: equal for checkpoints that compute the same features."""
+    digest = hashlib.sha256()
+    for name, weight in checkpoint.model_state.items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def stream_features(
@@ -48,20 +59,40 @@ def stream_features(
     `model` is on `device` and runs in evaluation mode; its own mode is restored after every batch. Maps are flattened
     as (channel, row, column). Raises UserError for a name that is no layer.
     """
-    crop_size = preprocessing.crop_size
-    views = view_crops("center", images.image_size, crop_size)
-    weights = list(model.parameters())
     done = 0
     for squares in square_batches(images, in_batches(len(images), batch_size), num_workers):
-        # Not around the loop: the caller would run in these modes between two batches.
-        with evaluation_mode([model]), working_copies(weights, dtype, keep=False), torch.inference_mode():
-            crops, offsets, flips = cut_views(squares.to(device), views, crop_size)
-            outputs = model.output_of(layer, preprocessing.normalize(crops, offsets, flips, dtype=dtype))
-            features = outputs.float().flatten(1)
+        yield layer_outputs(model, preprocessing, squares, layer, device=device, dtype=dtype).flatten(1)
         done += len(squares)
         if on_progress is not None:
             on_progress(done, len(images))
-        yield features
+
+
+def layer_outputs(
+    model: AlexNet,
+    preprocessing: Preprocessing,
+    squares: Tensor,
+    layer: str,
+    *,
+    views: str = "center",
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """A layer's outputs for squares (N, S, S, 3) uint8: (N, ...) float32 on `device`, the mean over the views.
+
+    batch_size: views per forward pass. Modes are restored as in `stream_features`.
+    """
+    weighted = weighted_views(view_crops(views, squares.shape[1], preprocessing.crop_size))
+    crops, offsets, flips = cut_views(squares.to(device), [view for view, _ in weighted], preprocessing.crop_size)
+    outputs = []
+    with evaluation_mode([model]), working_copies(list(model.parameters()), dtype, keep=False), torch.inference_mode():
+        for start in range(0, len(crops), batch_size):
+            part = slice(start, start + batch_size)
+            inputs = preprocessing.normalize(crops[part], offsets[part], flips[part], dtype=dtype)
+            outputs.append(model.output_of(layer, inputs).float())
+        by_view = torch.cat(outputs).unflatten(0, (len(squares), len(weighted)))
+        shares = torch.tensor([share for _, share in weighted], device=by_view.device)
+        return by_view[:, 0] if len(weighted) == 1 else torch.einsum("v,nv...->n...", shares, by_view)
 
 
 def write_features(path: Path, batches: Iterable[Tensor], count: int, precision: Precision = "float16") -> None:

@@ -150,7 +150,7 @@ def _predict_batch(
     predictor: Predictor, batch: Sequence[NamedImage], pixels: Sequence[np.ndarray | str], top: int, views: str
 ) -> Iterator[Prediction]:
     arrays = [item for item in pixels if not isinstance(item, str)]
-    rows = iter(_probabilities(predictor, arrays, views) if arrays else [])
+    rows = iter(class_probabilities(predictor, arrays, views) if arrays else [])
     for image, item in zip(batch, pixels, strict=True):
         if isinstance(item, str):
             yield Prediction(image.name, [], item)
@@ -159,12 +159,22 @@ def _predict_batch(
         if row is None:
             yield Prediction(image.name, [], "the network's output is not finite")
             continue
-        best = np.argsort(-row, kind="stable")[:top]
-        guesses = [Guess(predictor.classes[i], predictor.class_names[i], float(row[i])) for i in map(int, best)]
-        yield Prediction(image.name, guesses)
+        yield Prediction(image.name, best_guesses(predictor, row, top))
 
 
-def _probabilities(predictor: Predictor, arrays: Sequence[np.ndarray], views: str) -> list[np.ndarray | None]:
+def best_guesses(predictor: Predictor, probabilities: np.ndarray, top: int) -> list[Guess]:
+    """The `top` most probable classes of one image, best first, from its probabilities (C,)."""
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return [Guess(predictor.classes[i], predictor.class_names[i], float(probabilities[i])) for i in map(int, best)]
+
+
+def class_probabilities(
+    predictor: Predictor, arrays: Sequence[np.ndarray], views: str = "center"
+) -> list[np.ndarray | None]:
+    """Probabilities (C,) float32 of each image (H, W, 3) uint8 RGB, in one batch; None where they are not finite.
+
+    Raises UserError for unknown `views`, and for a model with another number of outputs than classes.
+    """
     sizes = {preprocessing.image_size for preprocessing in predictor.preprocessings}
     squares = {
         size: torch.from_numpy(np.stack([to_square(array, size) for array in arrays])).to(predictor.device)

@@ -87,7 +87,7 @@ class AlexNet(nn.Module):
 
         Raises UserError for a name that is no layer.
         """
-        self._check_layers({name})
+        self.check_layers([name])
         activations = self._padded(images)
         for names, block in self.stages:
             if block is None or name in names or any(_is_observed(self.get_submodule(inner)) for inner in names):
@@ -99,13 +99,25 @@ class AlexNet(nn.Module):
                 activations = apply_block(activations, block)
         raise AssertionError(f"{name} is a layer, but in no stage")
 
+    def logits_after(self, name: str, outputs: Tensor) -> Tensor:
+        """Logits (N, num_classes) from the outputs of one layer, as `output_of` gives them: the layers that follow it.
+
+        Layer by layer, differentiable. Raises UserError for a name that is no layer.
+        """
+        self.check_layers([name])
+        layers = list(self.named_children())
+        position = [own for own, _ in layers].index(name)
+        for _, layer in layers[position + 1 :]:
+            outputs = _apply(layer, outputs, None)
+        return outputs
+
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
 
         Raises UserError for a name that is no layer.
         """
         wanted = set(dict(self.named_children()) if names is None else names)
-        self._check_layers(wanted)
+        self.check_layers(wanted)
         outputs = {}
         activations = self._padded(images)
         for name, layer in self.named_children():
@@ -116,9 +128,10 @@ class AlexNet(nn.Module):
                 break
         return outputs
 
-    def _check_layers(self, names: set[str]) -> None:
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Raises UserError, which lists the layers, for a name that is none of them."""
         layers = list(dict(self.named_children()))
-        unknown = sorted(names - set(layers))
+        unknown = sorted(set(names) - set(layers))
         if unknown:
             raise UserError(
                 f"{self.architecture.name} has no layer {unknown[0]!r}; its layers are {', '.join(layers)}."
@@ -167,16 +180,24 @@ def create_model(
     pooling: Pooling = "overlapping",
     without: Sequence[str] = (),
     seed: int = 0,
+    weights: str | None = None,
+    progress: bool = True,
 ) -> AlexNet:
-    """Build and initialise a network.
+    """Build and initialise a network, or load published weights into it.
 
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
     all dropout layers. input_scale: what kind of images it is meant for. activation: instead of every ReLU. None takes
     the variant's own. pooling: "overlapping" is the variant's own, "non_overlapping" the paper's other one. without:
     names of layers to leave out; a convolution goes together with its activation. Equal arguments give equal weights.
-    Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, and where layers that are left
-    out were needed by others.
+
+    weights: the name of published ones instead of initial ones, "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for
+    `caffe`, "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for what there is. They are fetched once, checked,
+    and kept where torch.hub keeps its own; progress: show the download on standard error. `alexnet.import_weights`
+    makes a checkpoint of them, with classes and preprocessing, and of weights in a file.
+
+    Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, where layers that are left out
+    were needed by others, and for weights that are not there or do not fit.
     """
     architecture = get_architecture(name) if isinstance(name, str) else name
     if num_classes < 1:
@@ -193,6 +214,24 @@ def create_model(
     # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
     with torch.device("meta"):
         model = AlexNet(architecture, num_classes, image_size)
+    if weights is not None:
+        return _with_published_weights(model, weights, progress)
     model.to_empty(device="cpu")
     initialize(model, architecture.initialization, seed)
     return model
+
+
+def _with_published_weights(model: AlexNet, weights: str, progress: bool) -> AlexNet:
+    """The network, which may have no memory yet, with published weights. Raises UserError where they do not fit."""
+    from alexnet.weights.published import published_state
+
+    state = published_state(model.architecture, weights, progress="auto" if progress else "silent")
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name, value in state.items():
+        if shapes.get(name) != tuple(value.shape):
+            raise UserError(
+                f"the published weights {weights} do not fit: {name} is {tuple(value.shape)}, and the network has "
+                f"{shapes.get(name)}. They have 1000 classes; to learn others from them, train from their checkpoint."
+            )
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(True)

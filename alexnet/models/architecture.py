@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -248,10 +249,15 @@ def _check_groups(row: LayerShapes) -> None:
 
 def minimum_image_size(architecture: Architecture) -> int:
     """The smallest side, in pixels, of images the network can be built for."""
-    size = 1
-    while any(min(row.outputs) < 1 for row in _walk(architecture, 1, size)):
-        size += 1
-    return size
+
+    def fits(size: int) -> bool:
+        return all(min(row.outputs) >= 1 for row in _walk(architecture, 1, size))
+
+    # Larger images never have smaller maps, and a record from a file can ask for any size: no counting up to it.
+    enough = 1
+    while not fits(enough) and enough < 2**40:  # a layer of no channels has no output at any size
+        enough *= 2
+    return bisect_left(range(enough), True, lo=1, key=fits)
 
 
 def _walk(architecture: Architecture, num_classes: int, image_size: int) -> Iterator[LayerShapes]:

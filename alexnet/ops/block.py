@@ -64,16 +64,19 @@ def plain_block(maps: Tensor, block: Block) -> Tensor:
 
 def formula(maps: Tensor, norm: Norm) -> Tensor:
     """x / (k + scale * window sums) ** beta in three plain operations and in x's own dtype: what exports contain."""
+    # Means of the full window, since the exporter to ONNX takes no notice of avg_pool2d's divisor_override.
     squares = maps * maps
     if norm.towers is None:
-        sums = F.avg_pool2d(squares, norm.size, 1, norm.size // 2, count_include_pad=True, divisor_override=1)
+        terms = norm.size**2
+        means = F.avg_pool2d(squares, norm.size, 1, norm.size // 2, count_include_pad=True)
     else:
+        terms = norm.size
         n, c, h, w = maps.shape
         lines = squares.reshape(n * norm.towers, 1, c // norm.towers, h * w)
         before = norm.size // 2
         padded = F.pad(lines, (0, 0, before, norm.size - 1 - before))
-        sums = F.avg_pool2d(padded, (norm.size, 1), 1, divisor_override=1).reshape(n, c, h, w)
-    return maps / (norm.k + norm.scale * sums) ** norm.beta
+        means = F.avg_pool2d(padded, (norm.size, 1), 1).reshape(n, c, h, w)
+    return maps / (norm.k + norm.scale * terms * means) ** norm.beta
 
 
 def _has_kernels(maps: Tensor, block: Block) -> bool:

@@ -8,30 +8,16 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import Any, TypeVar
 
 from alexnet.config import Recipe
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.reporting.metrics_log import read_events
 from alexnet.reporting.report_images import ReportImages, load_report_images
-
-if TYPE_CHECKING:
-    from alexnet.training.checkpoint import Checkpoint
+from alexnet.visualize.kernels import Kernels, first_kernels
 
 _Contents = TypeVar("_Contents")
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The first convolution's weights (O, 3, h, w) float32, channels in RGB order, in so many banks (towers)."""
-
-    layer: str
-    weights: np.ndarray
-    banks: int
-    step: int
 
 
 @dataclass
@@ -131,15 +117,3 @@ def _read_kernels(path: Path) -> Kernels | None:
     from alexnet.training.checkpoint import load_checkpoint
 
     return first_kernels(load_checkpoint(path))
-
-
-def first_kernels(checkpoint: Checkpoint) -> Kernels | None:
-    """The first convolution's kernels, None where they are not RGB kernels."""
-    weights = checkpoint.model_state.get("conv1.weight")
-    if weights is None or weights.ndim != 4 or weights.shape[1] != 3:
-        return None
-    groups = [getattr(layer, "groups", 1) for layer in checkpoint.architecture.layers if layer.name == "conv2"]
-    array = weights.float().cpu().numpy()
-    if checkpoint.preprocessing.channel_order == "bgr":
-        array = array[:, ::-1]
-    return Kernels("conv1", array, groups[0] if groups else 1, checkpoint.step)

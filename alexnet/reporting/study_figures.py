@@ -86,7 +86,7 @@ def guess_cards(cards: Sequence[Guesses], columns: int = 4, colors: Colors = DEF
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[1.75, 1] * rows)
     for index, card in enumerate(cards):
         row, column = divmod(index, columns)
-        _picture(figure.add_subplot(grid[2 * row, column]), card.square, shorten(card.truth, 24), colors, bold=True)
+        _picture(figure.add_subplot(grid[2 * row, column]), card.square, shorten(card.truth, 24), colors)
         _bars(figure.add_subplot(grid[2 * row + 1, column]), card.best, colors)
     return figure
 
@@ -111,24 +111,42 @@ class Nearest(NamedTuple):
     square: np.ndarray
     name: str
     neighbours: Sequence[tuple[np.ndarray, str, bool]]
-    """(square, class name, whether it is of the image's class), nearest first."""
+    """(square, caption, whether it is of the image's class), nearest first."""
 
 
-def neighbour_rows(rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS) -> Figure:
+VALIDATION_AND_TRAINING = (
+    "Left: validation images. Right: the training images nearest to each; another class in orange."
+)
+
+
+def neighbour_rows(
+    rows: Sequence[Nearest], colors: Colors = DEFAULT_COLORS, headline: str = VALIDATION_AND_TRAINING
+) -> Figure:
     """One row an image: itself, then its nearest ones (paper, Figure 4 right); another class is named in colour."""
     columns = max(len(row.neighbours) for row in rows)
-    figure = new_figure(1.42 * (columns + 1) + 0.3, 1.68 * len(rows) + 0.3)
+    lines = 1 + max(caption.count("\n") for row in rows for _, caption, _ in row.neighbours)
+    heights = [1.36, 0.17 * lines + 0.06]
+    width = 1.42 * (columns + 1) + 0.3
+    headline = "\n".join(textwrap.wrap(headline, int(11.5 * width)))
+    figure = new_figure(width, (sum(heights) + 0.1) * len(rows) + 0.22 * headline.count("\n") + 0.3)
     # A narrow empty column stands between the image and what was found.
-    grid = figure.add_gridspec(len(rows), columns + 2, width_ratios=[1, 0.08, *[1] * columns])
-    for index, row in enumerate(rows):
-        first = figure.add_subplot(grid[index, 0])
-        _picture(first, row.square, shorten(row.name, 16), colors, bold=True)
-        for position, (square, name, is_same) in enumerate(row.neighbours):
-            axes = figure.add_subplot(grid[index, position + 2])
-            _picture(axes, square, shorten(name, 16), colors, color=colors.ink if is_same else colors.second)
-    _headline(
-        figure, "Left: validation images. Right: the training images nearest to each; another class in orange.", colors
+    grid = figure.add_gridspec(
+        2 * len(rows), columns + 2, width_ratios=[1, 0.08, *[1] * columns], height_ratios=heights * len(rows)
     )
+    for index, row in enumerate(rows):
+        pictures = [(row.square, row.name, colors.ink)]
+        pictures += [(square, name, colors.ink if same else colors.second) for square, name, same in row.neighbours]
+        for position, (square, caption, color) in enumerate(pictures):
+            column = position + 1 if position else 0
+            axes = figure.add_subplot(grid[2 * index, column])
+            axes.imshow(square)
+            axes.set_axis_off()
+            below = figure.add_subplot(grid[2 * index + 1, column])
+            below.set_axis_off()
+            text = "\n".join(shorten(line, 16) for line in caption.split("\n"))
+            weight = "normal" if position else "bold"
+            below.text(0.5, 1, text, ha="center", va="top", fontsize=9, fontweight=weight, color=color)
+    _headline(figure, headline, colors)
     return figure
 
 
@@ -136,16 +154,13 @@ def _headline(figure: Figure, text: str, colors: Colors) -> None:
     figure.suptitle(text, x=0.007, ha="left", fontsize=11.5, color=colors.ink)
 
 
-def _picture(
-    axes: Axes, square: np.ndarray, caption: str, colors: Colors, *, bold: bool = False, color: str | None = None
-) -> None:
+def _picture(axes: Axes, square: np.ndarray, caption: str, colors: Colors) -> None:
     axes.imshow(square)
     axes.set_axis_off()
-    weight = "bold" if bold else "normal"
     # Below the picture, as in the paper.
     axes.text(
-        0.5, -0.04, caption, transform=axes.transAxes, ha="center", va="top", fontsize=9, fontweight=weight,
-        color=color or colors.ink,
+        0.5, -0.04, caption, transform=axes.transAxes, ha="center", va="top", fontsize=9, fontweight="bold",
+        color=colors.ink,
     )  # fmt: skip
 
 

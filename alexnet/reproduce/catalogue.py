@@ -16,6 +16,7 @@ from alexnet.reproduce import (
     one_crop,
     precision,
     tables,
+    transfer,
 )
 from alexnet.reproduce.study import Study
 
@@ -30,6 +31,7 @@ _ALL = (
     initialisation.STUDY,
     one_crop.STUDY,
     precision.STUDY,
+    transfer.STUDY,
 )
 STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 

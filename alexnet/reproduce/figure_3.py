@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet.errors import UserError
-from alexnet.reporting.run_record import Kernels, first_kernels
+from alexnet.evaluation.subjects import describe
 from alexnet.reporting.study_figures import Bank, color_shares, kernel_banks
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, networks
+from alexnet.reproduce.trained import DATA, SMALL, networks
 from alexnet.reproduce.workbench import Workbench
+from alexnet.visualize.kernels import Kernels, color_share, first_kernels
 
 NUM_SPLITS = 10_000
 LEVEL = 0.05
@@ -44,17 +45,6 @@ class Banks(NamedTuple):
         """Without a sign: which GPU gets the colours changes from run to run (paper 6.1)."""
         first, second = self.means
         return abs(first - second)
-
-
-def color_share(kernels: np.ndarray) -> np.ndarray:
-    """For each kernel of (O, 3, h, w) the share of its energy that is not the same in R, G and B: (O,) in [0, 1].
-
-    0 is a grey kernel, 1 one whose channels cancel; independent noise has 2/3.
-    """
-    kernels = kernels.astype(np.float64)
-    grey = kernels.mean(axis=1, keepdims=True)
-    energy = (kernels**2).sum(axis=(1, 2, 3))
-    return ((kernels - grey) ** 2).sum(axis=(1, 2, 3)) / np.maximum(energy, np.finfo(np.float64).tiny)
 
 
 def smoothness(kernels: np.ndarray) -> float:

@@ -16,11 +16,12 @@ from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.features import last_hidden_layer, open_features, stream_features, write_features
 from alexnet.evaluation.neighbours import NeighbourIndex, Neighbours
 from alexnet.evaluation.predictor import Predictor, load_predictor
+from alexnet.evaluation.subjects import describe
 from alexnet.models import AlexNet
 from alexnet.reporting.report_images import choose_examples
 from alexnet.reporting.study_figures import Guesses, Nearest, guess_cards, neighbour_rows
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, networks
+from alexnet.reproduce.trained import DATA, SMALL, images_for, networks
 from alexnet.reproduce.workbench import Workbench
 from alexnet.training.checkpoint import Checkpoint
 

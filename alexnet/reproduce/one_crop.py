@@ -11,8 +11,9 @@ from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.metrics import top_k_credit
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
+from alexnet.evaluation.subjects import describe
 from alexnet.reproduce.study import Outcome, Row, Study
-from alexnet.reproduce.trained import DATA, SMALL, describe, images_for, networks
+from alexnet.reproduce.trained import DATA, SMALL, images_for, networks
 from alexnet.reproduce.workbench import VIEWS, Workbench
 from alexnet.training.checkpoint import Checkpoint
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from alexnet.data.squares import ImageSet, load_images
-from alexnet.evaluation.subjects import recipe_of, split_for
+from alexnet.data.squares import ImageSet
+from alexnet.evaluation import subjects
 from alexnet.reproduce.workbench import Workbench, over_seeds
-from alexnet.runtime.device import default_num_workers
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 
 FULL_RECIPE = "as-run-2012"
@@ -29,22 +27,12 @@ def networks(bench: Workbench, model: str = "as_run") -> Iterator[tuple[int, Che
         yield seed, load_checkpoint(run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt")
 
 
-def describe(checkpoint: Checkpoint) -> str:
-    """The network in a few words, for a protocol."""
-    name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
-    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
-
-
 def images_for(bench: Workbench, checkpoint: Checkpoint, split: str) -> ImageSet:
     """A split of the bench's data as the network takes it."""
-    images = load_images(
-        split_for(checkpoint, bench.data, split),
-        checkpoint.preprocessing.image_size,
-        num_workers=default_num_workers(images_in_memory=False),
-        max_unreadable=recipe_of(checkpoint).data.max_unreadable,
-        memory_limit_bytes=None,
+    return subjects.images_for(
+        checkpoint,
+        bench.data,
+        split,
         on_progress=bench.display.counter(f"Reading {split} images", transient=True),
+        on_message=bench.display.message,
     )
-    for item in images.skipped:
-        bench.display.message(f"{item.key} is unreadable and left out: {item.reason}.")
-    return images

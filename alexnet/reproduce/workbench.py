@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alexnet.config import Recipe
 from alexnet.config_io import load_recipe
+from alexnet.reporting.pictures import save_picture
 from alexnet.reporting.progress import Progress
 from alexnet.reporting.run_record import RunRecord, read_run
 from alexnet.training.run import train
@@ -63,7 +64,7 @@ class Workbench:
     def save_figure(self, name: str, figure: Figure) -> str:
         """Write a drawing as NAME.png, on white, and NAME.svg; returns the name of the PNG file."""
         for suffix in ("png", "svg"):
-            figure.savefig(self.folder / f"{name}.{suffix}", dpi=150, facecolor="white")
+            save_picture(figure, self.folder / f"{name}.{suffix}")
         return f"{name}.png"
 
 

@@ -16,6 +16,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import RunError, UserError
 from alexnet.runtime.heartbeat import Heartbeat
@@ -128,12 +130,12 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
             f"WORLD_SIZE is {given['WORLD_SIZE']}, but {', '.join(missing)} is not set: start the processes with "
             "torchrun, or with alexnet train --devices; or unset WORLD_SIZE."
         )
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(given["LOCAL_RANK"]) % torch.cuda.device_count())
-    heartbeat = Heartbeat(dist.PrefixStore("alexnet", store), rank, size)
+    heartbeat = Heartbeat(PrefixStore("alexnet", store), rank, size)
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = World(rank, size, int(given["LOCAL_RANK"]), local_size, heartbeat)
     try:

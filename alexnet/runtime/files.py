@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,3 +78,17 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically, in UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()), len(text))
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file that no other process holds at the same time; it ends with the block, or with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; there two processes can do the same work twice.
+        yield
+        return
+    with path.open("ab") as file:
+        with suppress(OSError):  # Some network disks have none.
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

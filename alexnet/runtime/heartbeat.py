@@ -20,11 +20,16 @@ _SILENCE_SECONDS = 5 * _INTERVAL_SECONDS
 class Store(Protocol):
     """What is used of torch.distributed's stores."""
 
-    def set(self, key: str, value: str) -> None: ...
+    def set(self, key: str, value: str) -> None:
+        """Keep a value under a key."""
 
-    def check(self, keys: list[str]) -> bool: ...
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of them have been set."""
+        ...
 
-    def get(self, key: str) -> bytes: ...
+    def get(self, key: str) -> bytes:
+        """The value, which is there."""
+        ...
 
 
 @dataclass(frozen=True)

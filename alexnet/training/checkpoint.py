@@ -36,7 +36,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     recipe: dict[str, Any]
     data: str
-    """The data set it was trained on, as given."""
+    """The data set it was trained on, as given; empty for weights of another program."""
     step: int
     epoch: float
     metrics: dict[str, Any]
@@ -46,6 +46,11 @@ class Checkpoint:
     training_state: dict[str, Any] | None
     """What resuming needs beyond the step; None in checkpoints that are only for use."""
     environment: dict[str, Any]
+
+    @property
+    def imported(self) -> dict[str, Any] | None:
+        """Where the weights are from and what was assumed, for those of another program (`alexnet import`)."""
+        return self.environment.get("imported")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
@@ -110,7 +115,7 @@ def _size_of(value: Any) -> int:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file; a run's folder stands for its best checkpoint.
+    """Read a checkpoint: a file of a run, or a safetensors file that this package wrote; see `checkpoint_file`.
 
     No code from the file is executed (weights_only), and its checksums are verified. Raises UserError when there is
     none, when it is damaged, or when it is something else.
@@ -118,6 +123,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = checkpoint_file(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
+    if path.suffix == ".safetensors":
+        from alexnet.hub.repository import read_weights
+
+        return read_weights(path)
     try:
         with path.open("rb") as file:
             _verify(file)
@@ -127,10 +136,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"Cannot read {path}: permission denied.") from None
     except Exception as error:  # What a damaged file makes the unpickler raise has no end of kinds.
         reason = "it is damaged or was not written by this package"
-        raise UserError(f"{path} is not a checkpoint: {reason} ({type(error).__name__}).") from None
+        raise UserError(
+            f"{path} is not a checkpoint: {reason} ({type(error).__name__}). `alexnet import FILE` makes one of the "
+            "weights of other programs."
+        ) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
-            f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT})."
+            f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT}). "
+            "`alexnet import FILE` makes one of the weights of other programs."
         )
     version = contents.get("format_version")
     if version != FORMAT_VERSION:
@@ -158,15 +171,27 @@ def _read(file: BinaryIO) -> Any:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the best one of a run's folder."""
+    """The file that a checkpoint's name means: itself, the best of a run's folder, or model.safetensors of a folder.
+
+    hf:USER/NAME[@REVISION] is a repository of the Hugging Face Hub, whose file is fetched. Raises UserError.
+    """
+    if is_on_the_hub(path):
+        from alexnet.hub.remote import fetch_checkpoint
+
+        return fetch_checkpoint(str(path))
     folder = Path(path)
     if not folder.is_dir():
         return folder
-    for name in ("best.pt", "last.pt"):
-        candidate = folder / "checkpoints" / name
+    for name in ("checkpoints/best.pt", "checkpoints/last.pt", "model.safetensors"):
+        candidate = folder / name
         if candidate.is_file():
             return candidate
     raise UserError(f"{folder} is a folder without checkpoints/best.pt; give a checkpoint file or a run's folder.")
+
+
+def is_on_the_hub(path: str | Path) -> bool:
+    """Whether a checkpoint's name is that of a repository of the Hugging Face Hub."""
+    return str(path).startswith("hf:")
 
 
 def _from_contents(contents: dict[str, Any]) -> Checkpoint:

@@ -13,7 +13,7 @@ from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time, in a thread; use as a context manager, which waits for the last one."""
+    """Writes one checkpoint at a time, in a thread; as a context manager it waits for the last one at the end."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-checkpoint")
@@ -38,12 +38,11 @@ class CheckpointWriter:
         if writing is not None:
             writing.result()
 
-    def close(self) -> None:
-        """Wait, as `wait` does, and end the thread."""
-        try:
-            self.wait()
-        finally:
-            self._thread.shutdown()
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
 
 
 def _copied(value: Any) -> Any:

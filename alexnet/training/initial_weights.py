@@ -69,8 +69,8 @@ def open_initial_weights(config: ModelConfig) -> InitialWeights:
         return InitialWeights(config.init, digest, load_checkpoint(path))
     except UserError as error:
         raise UserError(
-            f"model.init = {config.init}: {error} It names a trained network to begin with, a checkpoint or a run's "
-            "folder: --init CHECKPOINT."
+            f"model.init = {config.init}: {str(error).rstrip('.')}. It names a trained network to begin with, a "
+            "checkpoint or a run's folder: --init CHECKPOINT."
         ) from None
 
 
@@ -109,7 +109,7 @@ def values_of_network(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def recipe_with_init(
-    name_or_path: str | Path, overrides: Sequence[str], init: str, saved: Recipe | None
+    name_or_path: str | Path, overrides: Sequence[str], init: str, saved: Recipe | None = None
 ) -> tuple[Recipe, str]:
     """A recipe with model.init = `init`, and that checkpoint's network and images where no override says otherwise.
 
@@ -282,6 +282,9 @@ def dropout_difference(checkpoint: Checkpoint, model: AlexNet) -> str | None:
 def describe_start(initial: InitialWeights, layers: Copied, frozen: Sequence[str], num_classes: int) -> str:
     """One line: where the weights are from, which layers were copied, which are new, which are frozen."""
     checkpoint = initial.checkpoint
+    origin = f"step {checkpoint.step:,} of {Path(checkpoint.data).name}"
+    if checkpoint.imported is not None:
+        origin = f"imported from {checkpoint.imported['file']}"
     parts = [f"{', '.join(layers.copied)} copied"] if layers.copied else []
     if layers.new:
         parts.append(f"{', '.join(layers.new)} new (for {num_classes} classes)")
@@ -290,8 +293,8 @@ def describe_start(initial: InitialWeights, layers: Copied, frozen: Sequence[str
     if frozen:
         parts.append(f"{', '.join(frozen)} frozen")
     return (
-        f"Initial weights: {initial.name} ({checkpoint.architecture.name}, step {checkpoint.step:,} of "
-        f"{Path(checkpoint.data).name}; SHA-256 {initial.sha256[:12]}): {'; '.join(parts)}."
+        f"Initial weights: {initial.name} ({checkpoint.architecture.name}, {origin}; SHA-256 {initial.sha256[:12]}): "
+        f"{'; '.join(parts)}."
     )
 
 

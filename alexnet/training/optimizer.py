@@ -14,7 +14,8 @@ from alexnet.ops import native, triton_update
 from alexnet.ops.working_copy import note_working_copy, working_copy
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
 
-Rule = Literal["krizhevsky_2012", "sgd", "lars"]
+MomentumRule = Literal["krizhevsky_2012", "sgd"]
+Rule = MomentumRule | Literal["lars"]
 
 _CHUNK = 1 << 19
 """Elements updated at a time: a chunk of weight, velocity and gradient (6 MB) stays in cache for all operations."""
@@ -82,13 +83,15 @@ class _Factors(NamedTuple):
     step: float
 
 
-def _factors(rule: Rule, lr: float, momentum: float, weight_decay: float) -> _Factors:
+def _factors(rule: MomentumRule, lr: float, momentum: float, weight_decay: float) -> _Factors:
     if rule == "krizhevsky_2012":
         return _Factors(momentum, decay=weight_decay * lr, rate=lr, step=1.0)
     return _Factors(momentum, decay=weight_decay, rate=1.0, step=lr)
 
 
-def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rule: Rule, **rates: float) -> None:
+def _update(
+    weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rule: MomentumRule, **rates: float
+) -> None:
     """Update weight and velocity, and the weight's working copy where it has one."""
     copy = working_copy(weight, torch.bfloat16)
     if native.updates(weight, velocity, gradient):

@@ -31,7 +31,7 @@ def replicate(model: nn.Module, example: torch.Tensor) -> nn.Module:
     return replicated
 
 
-def _sum(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _sum(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[attr-defined]
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])

@@ -17,7 +17,7 @@ from alexnet.config import Recipe
 from alexnet.config_io import TRANSFER_RECIPE, load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.data.sampler import ImageOrder, ShardWindows
+from alexnet.data.sampler import ImageOrder, ShardWindows, StagedOrder
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
@@ -123,7 +123,6 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
             return RunSummary(folder.path, False, {}, stopped_by=trainer.stop.number)
         return RunSummary(folder.path, True, _finish(recipe, trainer, data, folder, display))
     finally:
-        trainer.writer.close()
         trainer.log.close()
 
 
@@ -227,7 +226,7 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Exec
         data.train,
         data.statistics,
         recipe.augment,
-        order=ImageOrder(len(data.train), recipe.data.shuffle, recipe.seed, windows=_windows(recipe, data.train)),
+        order=_order(recipe, data.train),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
         num_workers=workers,
@@ -236,11 +235,20 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Exec
     )
 
 
-def _windows(recipe: Recipe, images: ImageSet) -> ShardWindows | None:
-    """How far images are shuffled. What is in memory is shuffled as it would be if it were not."""
-    window = recipe.data.shuffle_window
-    shards = images.storage.shards
-    return None if window is None or shards is None else ShardWindows(shards, window)
+def _order(recipe: Recipe, images: ImageSet) -> ImageOrder | StagedOrder:
+    """Which image comes when. What is in memory is shuffled as far as it would be if it were not."""
+    data = recipe.data
+
+    def order_of(count: int) -> ImageOrder:
+        """Of the first so many images."""
+        shards = None if images.storage.shards is None else images.storage.shards[:count]
+        windows = None if data.shuffle_window is None or shards is None else ShardWindows(shards, data.shuffle_window)
+        return ImageOrder(count, data.shuffle, recipe.seed, windows=windows)
+
+    order, first = order_of(len(images)), data.first_images
+    if first is None or first >= len(images) or data.first_images_until_epoch == 0:
+        return order
+    return StagedOrder(order_of(first), round(data.first_images_until_epoch * len(images)), order)
 
 
 def _finish(

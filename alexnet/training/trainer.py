@@ -140,8 +140,8 @@ class Trainer:
         with (
             stop_requested_by_signal(self.stop),
             self._progress_bar() as bar,
+            self.writer,
             closing(agreement),
-            self._everything_written(),
             closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
         ):
             self.world.doing("waiting for images", self.state.step)
@@ -385,12 +385,6 @@ class Trainer:
             self.average.model.load_state_dict(checkpoint.model_state)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = TrainingState.from_dict(saved["state"])
-
-    @contextmanager
-    def _everything_written(self) -> Iterator[None]:
-        """Wait at the end for checkpoints that are being written, and raise what their writing raises."""
-        yield
-        self.writer.wait()
 
     @contextmanager
     def _progress_bar(self) -> Iterator[Any]:

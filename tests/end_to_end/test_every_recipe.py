@@ -38,6 +38,7 @@ def test_two_steps(images, tmp_path, monkeypatch, name):
     monkeypatch.setattr(trainer_module, "save_checkpoint", lambda path, checkpoint: None)
     monkeypatch.setattr(run_module, "write_report", lambda folder: folder / "report.html")
     overrides = [
+        "model.init=none",
         "train.batch_size=4",
         "train.epochs=1.3",
         "train.min_steps=none",

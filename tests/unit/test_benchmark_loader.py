@@ -12,8 +12,8 @@ from alexnet.benchmark.job import LoadingJob
 from alexnet.benchmark.loading import Loading, LoadingReport, choose_contestants, lay_out_data
 from alexnet.benchmark.loading_bench import Block, LoadingBench, Ready
 from alexnet.benchmark.loading_contestants import CONTESTANTS, open_contestant, why_impossible
-from alexnet.benchmark.photographs import draw_photograph
 from alexnet.commands.benchmark_loader import benchmark_loader_command
+from alexnet.data.photographs import draw_photograph
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
 
@@ -49,7 +49,8 @@ def test_all_see_the_same_brightness(job):
         batches = open_contestant(name, job)
         images = np.concatenate([np.asarray(next(batches)[0]) for _ in range(8)])
         means[name] = images.mean(axis=(0, 1, 2))
-    assert all(np.abs(mean - means["ours"]).max() < 4 for mean in means.values()), means
+    # (Crops are drawn anew each time: the channels are 14 and more apart, the means of 32 crops up to 5.)
+    assert all(np.abs(mean - means["ours"]).max() < 9 for mean in means.values()), means
 
 
 def test_a_block_is_timed_by_the_clock_and_by_cores(job, monkeypatch):

@@ -27,7 +27,7 @@ ABLATIONS = {
 }
 NAMES = sorted([
     "as-run-2010", "as-run-2012", "as-run-automatic", "caffe", "cifar-11pct", "cifar-13pct", "cifar-18pct",
-    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", *ABLATIONS,
+    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", "transfer", *ABLATIONS,
 ])  # fmt: skip
 CIFAR = [name for name in NAMES if name.startswith("cifar")]
 FIELDS = ("Reproduces", "Source", "Expected", "Cost", "Command")
@@ -75,7 +75,7 @@ def test_the_command_of_a_header_trains_that_recipe(name):
     program, command, recipe, *rest = shlex.split(line)
     assert (program, command) == ("alexnet", "train")
     assert load_recipe(*split_arguments([recipe])) == load_recipe(name)
-    assert rest[0::2] == ["--data", "--output"]
+    assert rest[0::2] == (["--data", "--init", "--output"] if name == "transfer" else ["--data", "--output"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,8 +195,8 @@ def test_what_the_cifar_nets_have_in_common(name):
         ("cifar-quick", 10, (8,), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc64": 0.03, "fc10": 0.03}),
         ("cifar-19pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 3.0}),
         ("cifar-18pct", 140, (120, 130), {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}),
-        ("cifar-13pct", 160, (140, 150), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}),
-        ("cifar-11pct", 520, (500, 510), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}),
+        ("cifar-13pct", 140, (120, 130), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}),
+        ("cifar-11pct", 450, (430, 440), {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01}),
     ],
 )
 def test_the_schedule_and_weight_decay_of_each_cifar_net(name, epochs, milestones, decays):
@@ -209,6 +209,13 @@ def test_the_schedule_and_weight_decay_of_each_cifar_net(name, epochs, milestone
         for layer in trained_layers(recipe)
     }
     assert resolved == decays
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("cifar-13pct", 100), ("cifar-11pct", 350)])
+def test_the_nets_of_the_paper_begin_with_four_of_five_files(name, epochs):
+    data = load_recipe(name).data
+    assert data.first_images == 40_000
+    assert data.first_images_until_epoch * 50_000 == epochs * 40_000
 
 
 @pytest.mark.parametrize("name", CIFAR)
@@ -237,6 +244,14 @@ def test_the_folder_recipe_fits_forty_photographs():
     assert recipe.train.min_steps is not None and recipe.train.min_steps >= 200
     assert recipe.data.max_unreadable * 40 >= 1, "one damaged file does not stop a small folder"
     assert recipe.train.early_stop_evaluations is None
+
+
+def test_the_transfer_recipe_learns_gently_and_briefly():
+    transfer, folder = load_recipe("transfer"), load_recipe("folder")
+    assert transfer.optimizer.copied_lr_factor < 1
+    assert transfer.train.epochs < folder.train.epochs and transfer.train.min_steps < folder.train.min_steps
+    assert transfer.train.batch_size == folder.train.batch_size and transfer.data == folder.data
+    assert transfer.model.init == "CHECKPOINT", "a name that is no file, so that nobody trains it from scratch"
 
 
 def test_a_recipe_leaves_the_machine_and_the_logging_alone():

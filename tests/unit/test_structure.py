@@ -30,20 +30,35 @@ MAY_IMPORT = {
     "models": {"ops"},
     "data": {"ops", "runtime"},
     "evaluation": {"data", "models", "ops", "runtime"},
-    "reporting": {"config_io", "data", "evaluation", "models", "ops", "runtime"},
+    "visualize": {"data", "evaluation", "models", "ops", "runtime"},
+    "reporting": {"config_io", "data", "evaluation", "models", "ops", "runtime", "visualize"},
     "training": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime"},
     "benchmark": {"data", "models", "ops", "reporting", "runtime", "training"},
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
-    "reproduce": {"config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"},
+    "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
+    "hub": {"config_io", "data", "evaluation", "models", "ops", "runtime", "training", "weights"},
+    "serve": {"data", "evaluation", "models", "ops", "reporting", "training", "visualize"},
+    "reproduce": {
+        *("config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"),
+        "visualize",
+    },
+    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "weights"},
     "commands": {
-        *("benchmark", "config_io", "data", "doctor", "evaluation", "models", "reporting", "reproduce", "runtime"),
-        "training",
+        *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "hub", "models", "reporting"),
+        *("reproduce", "runtime", "serve", "training", "visualize", "weights"),
     },
     "cli": {"commands", "config_io", "training"},
     "__main__": {"cli"},
 }
-# The predictor and the report open checkpoints by their path; they do so inside a function.
-LAZILY = {"evaluation": {"training"}, "reporting": {"training"}}
+# The predictor and the report open checkpoints by their path, create_model fetches published weights, and a checkpoint
+# may be on the Hub; they do so inside a function. Others name their type.
+LAZILY = {
+    "evaluation": {"training"},
+    "models": {"weights"},
+    "reporting": {"training"},
+    "training": {"hub"},
+    "visualize": {"training"},
+}
 
 
 def name_of(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.commands.output import json_text
-from alexnet.commands.train import choose_data, choose_output, split_arguments
+from alexnet.commands.train import choose_data, choose_output, split_arguments, train_command
 from alexnet.errors import UserError
 
 
@@ -68,3 +68,46 @@ def test_the_present_folder_has_a_name_too(tmp_path, monkeypatch):
 def test_json_has_no_nan_and_takes_paths():
     record = {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": Path("x")}, "e": (1, None)}
     assert json.loads(json_text(record)) == {"a": None, "b": [None, 1.5], "c": {"d": "x"}, "e": [1, None]}
+
+
+NO_OPTIONS = {"init": None, "freeze": None, "on_stuck": None, "as_json": False, "quiet": True}
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What a command would train, without training it."""
+    seen = {}
+
+    def train(recipe, data, output, **options):
+        seen.update(recipe=recipe, data=data, output=output, **options)
+
+    monkeypatch.setattr("alexnet.training.run.train", train)
+    return seen
+
+
+def test_a_network_to_begin_with_means_the_recipe_transfer(given):
+    train_command([], "photos", None, **{**NO_OPTIONS, "init": "runs/old"})
+    assert (given["recipe"], given["init"], given["output"]) == ("transfer", "runs/old", Path("runs/transfer-photos"))
+    train_command(["folder"], "photos", None, **{**NO_OPTIONS, "init": "runs/old"})
+    assert given["recipe"] == "folder"
+    with pytest.raises(UserError, match="recipe transfer needs --data"):
+        train_command([], None, None, **{**NO_OPTIONS, "init": "runs/old"})
+
+
+def test_frozen_layers_are_rates_of_zero(given):
+    train_command(["folder", "seed=2"], "photos", None, **{**NO_OPTIONS, "freeze": "conv1, conv2"})
+    expected = [f"optimizer.layers.{layer}.lr_factor=0.0" for layer in ("conv1", "conv2")]
+    assert given["overrides"] == ["seed=2", *expected] and given["init"] is None
+
+
+@pytest.mark.parametrize("names", ["", "conv1,,conv2", "conv1 conv2", "conv1=0"])
+def test_a_list_of_layers_that_is_none_is_refused(given, names):
+    with pytest.raises(UserError, match="names of layers with commas"):
+        train_command(["folder"], "photos", None, **{**NO_OPTIONS, "freeze": names})
+    assert not given
+
+
+def test_a_recipe_is_checked_before_anything_else(given):
+    with pytest.raises(UserError, match="unknown key"):
+        train_command(["folder", "optimizer.rate=2"], "photos", None, **NO_OPTIONS)
+    assert not given

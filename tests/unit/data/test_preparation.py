@@ -160,7 +160,7 @@ def test_a_finished_set_does_not_have_its_archives_read_for_checksums_again(
 ):
     root = imagenet.archives(tmp_path / "source")
     first = prepare(root, tmp_path / "out", **SMALL)
-    monkeypatch.setattr("alexnet.data.downloads._md5", lambda *arguments: pytest.fail("150 GB are read"))
+    monkeypatch.setattr("alexnet.data.downloads._digest", lambda *arguments: pytest.fail("150 GB are read"))
     assert prepare(root, tmp_path / "out", **SMALL) == first
 
 

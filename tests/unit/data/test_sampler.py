@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.data.sampler import ImageOrder, ShardWindows
+from alexnet.data.sampler import ImageOrder, ShardWindows, StagedOrder
 from alexnet.runtime.randomness import random_stream
 
 
@@ -44,6 +44,21 @@ def test_once_repeats_its_shuffled_order_and_never_keeps_the_data_sets():
 def test_a_batch_larger_than_the_data_set_goes_round():
     indices = ImageOrder(3, "never", 0).indices(0, 8)
     assert indices.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+@given(start=st.integers(0, 300), count=st.integers(0, 200))
+def test_a_staged_order_is_one_and_then_the_other(start, count):
+    staged = StagedOrder(ImageOrder(40, "each_epoch", 3), 100, ImageOrder(50, "each_epoch", 3))
+    first, then = ImageOrder(40, "each_epoch", 3), ImageOrder(50, "each_epoch", 3)
+    expected = np.concatenate([first.indices(0, 100), then.indices(0, 400)])[start : start + count]
+    assert np.array_equal(staged.indices(start, count), expected)
+
+
+def test_a_staged_order_announces_the_shards_of_its_stage():
+    first, then = (ImageOrder(sum(sizes), "each_epoch", 1, windows=windows(sizes, 1)) for sizes in ([30], [30, 20]))
+    staged = StagedOrder(first, 60, then)
+    assert staged.shards_ahead(59) == [0]
+    assert sorted(staged.shards_ahead(60)) == [0, 1]
 
 
 def windows(sizes, window):

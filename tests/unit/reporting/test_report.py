@@ -16,8 +16,9 @@ from alexnet.reporting import image_sections
 from alexnet.reporting.image_sections import confused_pairs
 from alexnet.reporting.report import save_report_images, write_report
 from alexnet.reporting.report_images import choose_examples, load_report_images
-from alexnet.reporting.run_record import RunRecord, changed_settings, first_kernels, read_run
+from alexnet.reporting.run_record import RunRecord, changed_settings, read_run
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.visualize.kernels import first_kernels
 
 HOSTILE = '<img src="http://evil.example/x.png" onerror=alert(1)>\x1b[2J&$a$'
 

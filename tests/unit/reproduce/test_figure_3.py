@@ -6,26 +6,8 @@ from study_stand_ins import TWO_TOWERS, bench_of, write_checkpoint
 from alexnet.errors import UserError
 from alexnet.models import create_model
 from alexnet.reproduce import figure_3, trained
-from alexnet.reproduce.figure_3 import chance_of_split, color_share, smoothness
-
-
-def test_the_colour_share_of_grey_of_pure_colours_and_of_noise():
-    rng = np.random.default_rng(0)
-    shape = rng.normal(size=(1, 1, 11, 11))
-    grey = np.repeat(shape, 3, axis=1)
-    opponent = np.concatenate([shape, -shape, 0 * shape], axis=1)
-    red = np.concatenate([shape, 0 * shape, 0 * shape], axis=1)
-    half = grey + opponent  # energies 3 and 2
-    shares = color_share(np.concatenate([grey, opponent, red, half, 0 * grey]))
-    # A single channel c is grey c/3 and the rest: 1 - 3 * (1/3)^2.
-    assert shares == pytest.approx([0, 1, 2 / 3, 2 / 5, 0], abs=1e-12)
-    noise = color_share(rng.normal(size=(500, 3, 11, 11)))
-    assert noise.mean() == pytest.approx(2 / 3, abs=0.01)
-
-
-def test_the_share_does_not_depend_on_a_kernels_size():
-    kernels = np.random.default_rng(1).normal(size=(4, 3, 5, 5))
-    assert color_share(1e-3 * kernels) == pytest.approx(color_share(kernels))
+from alexnet.reproduce.figure_3 import chance_of_split, smoothness
+from alexnet.visualize.kernels import color_share
 
 
 def test_noise_is_told_from_shapes():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from study_stand_ins import bench_of, write_checkpoint
 
+from alexnet.reporting.figures import new_figure
 from alexnet.reproduce import figure_4
 from alexnet.reproduce.figure_4 import same_class_share
 
@@ -13,8 +14,8 @@ def test_the_share_of_neighbours_of_the_same_class():
 
 def test_a_given_network_is_shown(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(figure_4, "guess_cards", lambda cards: drawn.update(cards=cards) or _Figure())
-    monkeypatch.setattr(figure_4, "neighbour_rows", lambda rows: drawn.update(rows=rows) or _Figure())
+    monkeypatch.setattr(figure_4, "guess_cards", lambda cards: drawn.update(cards=cards) or new_figure(1, 1))
+    monkeypatch.setattr(figure_4, "neighbour_rows", lambda rows: drawn.update(rows=rows) or new_figure(1, 1))
     path = write_checkpoint(tmp_path / "small.pt")
     bench = bench_of(tmp_path / "study", checkpoint=path)
     outcome = figure_4._run(bench)
@@ -37,8 +38,3 @@ def test_a_given_network_is_shown(tmp_path, monkeypatch):
     write_checkpoint(path, seed=4)
     figure_4._run(bench)
     assert len(list((tmp_path / "study" / "features").iterdir())) == 2  # other weights, other features
-
-
-class _Figure:
-    def savefig(self, path, **_):
-        path.touch()

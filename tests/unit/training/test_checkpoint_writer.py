@@ -14,9 +14,8 @@ from alexnet.training.checkpoint_writer import CheckpointWriter
 
 @pytest.fixture
 def writer():
-    made = CheckpointWriter()
-    yield made
-    made.close()
+    with CheckpointWriter() as made:
+        yield made
 
 
 def test_what_is_written_is_what_was_there_when_it_began(checkpoint, tmp_path, writer, monkeypatch):

@@ -1,0 +1,132 @@
+"""`alexnet export` and `alexnet.export`: a checkpoint to a file for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from alexnet.commands.output import print_json
+from alexnet.errors import UserError
+from alexnet.exporting.accuracy import Loss
+from alexnet.exporting.formats import WEIGHTS, ExportReport, ExportSettings, Format, Weights, find_format, writer_of
+from alexnet.exporting.verification import Verification
+from alexnet.reporting.console import print_table
+from alexnet.reporting.progress import Mode, Progress
+from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+
+
+def export(
+    checkpoint: str | Path | Checkpoint,
+    output: str | Path,
+    *,
+    format: str | None = None,
+    weights: Weights = "float32",
+    logits: bool = False,
+    data: str | None = None,
+    split: str = "val",
+    images: Sequence[str | Path] = (),
+    tolerance: float = 1e-4,
+    progress: Mode = "silent",
+) -> ExportReport:
+    """Write a network in a format of `alexnet.exporting.formats.FORMATS` (None: what the output's suffix says).
+
+    checkpoint: a file, a run's folder or a loaded one. weights: how they are stored. logits: a second output. data and
+    split: where the error is measured, as in `alexnet.evaluate`. images: photographs on which the file is verified,
+    paths or folders. Raises UserError for what the caller can mend, RunError when the file, once run, differs from the
+    network by more than `tolerance`; then nothing is written.
+    """
+    output = Path(output)
+    chosen = find_format(format, output)
+    settings = ExportSettings(weights, logits, data, split, [Path(image) for image in images], tolerance)
+    _check(chosen, output, settings)
+    if not isinstance(checkpoint, Checkpoint):
+        if output.exists() and output.samefile(checkpoint_file(checkpoint)):
+            raise UserError(f"--output {output} is the checkpoint itself; give another name")
+        checkpoint = load_checkpoint(checkpoint)
+    with Progress(progress) as display:
+        return writer_of(chosen)(checkpoint, output, settings, display)
+
+
+def _check(chosen: Format, output: Path, settings: ExportSettings) -> None:
+    """Raises UserError for settings that cannot be, before anything is read."""
+    if settings.weights not in WEIGHTS:
+        raise UserError(f"the weights are {', '.join(get_args(Weights))}, not {settings.weights!r}")
+    if chosen.suffix and output.is_dir():
+        raise UserError(f"--output {output} is a folder; give the path of a file")
+    if not chosen.is_program:
+        asked = ExportSettings.__dataclass_fields__
+        changed = [name for name in asked if getattr(settings, name) not in (asked[name].default, [])]
+        if changed:
+            raise UserError(f"--{changed[0]} is nothing for the format {chosen.name}, which holds the weights only")
+
+
+def export_command(
+    checkpoint: Path,
+    output: Path,
+    *,
+    format: str | None,
+    weights: str,
+    logits: bool,
+    data: str | None,
+    split: str,
+    images: Sequence[Path],
+    tolerance: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Export, and print what was written or its JSON record."""
+    report = export(
+        checkpoint,
+        output,
+        format=format,
+        weights=weights,  # type: ignore[arg-type]  # checked by export
+        logits=logits,
+        data=data,
+        split=split,
+        images=images,
+        tolerance=tolerance,
+        progress="silent" if quiet else "auto",
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+
+
+def _print(report: ExportReport) -> None:
+    print(f"{report.output}: {report.format}, weights in {report.weights}, {report.num_bytes:,} bytes")
+    for note in report.notes:
+        print(note)
+    if report.verification is not None:
+        _print_verification(report.verification)
+    if report.loss is not None:
+        _print_loss(report.loss, report)
+    elif report.weights != "float32":
+        print(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
+
+
+def _print_verification(result: Verification) -> None:
+    batches = ", ".join(map(str, result.batch_sizes))
+    logits = "" if result.logits is None else f", {result.logits:.1e} of a logit (relative)"
+    print(f"Run by {result.runtime} in batches of {batches} on {result.images}. Largest differences from the network")
+    print(
+        f"with the same weights: {result.probabilities:.1e} of a probability, {result.log_probabilities:.1e} of its "
+        f"logarithm (relative){logits}."
+    )
+
+
+def _print_loss(loss: Loss, report: ExportReport) -> None:
+    print_table(
+        ["", "top-1 error", "top-5 error", "loss"],
+        [
+            [name, f"{result.top1_error:.2%}", f"{result.top5_error:.2%}", f"{result.loss:.4f}"]
+            for name, result in (("network in float32", loss.network), (f"file in {report.weights}", loss.file))
+        ],
+        title=f"{loss.num_images} images of {loss.data} ({loss.split}), {loss.views} view",
+        numeric=["top-1 error", "top-5 error", "loss"],
+    )
+    print(
+        f"Same first guess on {loss.same_first_guess:.2%} of the images; probabilities differ by up to "
+        f"{loss.largest_difference:.2g}."
+    )

@@ -1,0 +1,133 @@
+"""`alexnet features` and `alexnet.features`: what a layer makes of images, to a file or to memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from alexnet.commands.output import print_json
+from alexnet.errors import UserError
+from alexnet.evaluation.extraction import Extractor, make_extractor
+from alexnet.evaluation.feature_files import FeatureRows, FeatureTable, check_path, read_table, write_table
+from alexnet.evaluation.features import Precision
+from alexnet.evaluation.image_list import ImageList, open_images
+from alexnet.evaluation.inputs import ImageInput
+from alexnet.evaluation.subjects import data_config_of
+from alexnet.reporting.console import printable
+from alexnet.reporting.progress import Mode, Progress
+
+if TYPE_CHECKING:
+    from alexnet.training.checkpoint import Checkpoint
+
+
+def features(
+    checkpoint: str | Path | Checkpoint,
+    images: ImageInput | Iterable[ImageInput],
+    *,
+    layer: str | None = None,
+    views: str = "center",
+    split: str | None = None,
+    output: str | Path | None = None,
+    precision: Precision = "float32",
+    batch_size: int = 128,
+    device: str = "auto",
+    progress: Mode = "silent",
+) -> FeatureTable:
+    """What a layer makes of images: one row of D numbers an image, float32 computed, with keys and classes.
+
+    checkpoint: a file, a run's folder or a loaded checkpoint. images: paths, folders, addresses, arrays or PIL images,
+    or a single data set (see `alexnet.evaluation.image_list.open_images`), of which `split` chooses "train", "val" or
+    "all" (the default). layer: any layer by its name, None for the one that the classifier reads (relu7); maps are
+    flattened as (channel, row, column), `about["shape"]` has their shape. views: "center", or the mean over "flip" or
+    "ten_crop". output: a .npz or .parquet file to write them to, batch by batch; the table returned is then mapped from
+    it (parquet: read). Without it everything is in memory. Images that cannot be read are left out and told on the
+    progress. Raises UserError for what the caller can mend.
+    """
+    extractor = make_extractor(checkpoint, layer, views, device=device, batch_size=batch_size)
+    path = None if output is None else Path(output)
+    table, _ = _extract(extractor, images, split, path, precision, progress)
+    return table if table is not None else read_table(Path(output or ""))
+
+
+def _extract(
+    extractor: Extractor,
+    given: ImageInput | Iterable[ImageInput],
+    split: str | None,
+    output: Path | None,
+    precision: Precision,
+    progress: Mode,
+) -> tuple[FeatureTable | None, dict[str, Any]]:
+    """The table, None where it was written to `output`, and what there is to say about it."""
+    if precision not in get_args(Precision):
+        raise UserError(f"the precision of features is float32 or float16, not {precision!r}")
+    if output is not None:
+        check_path(output)
+    images = open_images(given, data_config_of(extractor.checkpoint), split)
+    skipped: dict[str, str] = {}
+    with Progress(progress) as display:
+        for note in images.notes:
+            display.message(note)
+
+        def on_skip(key: str, reason: str) -> None:
+            skipped[key] = reason
+            display.message(f"{key} is unreadable and left out: {reason}.")
+
+        counter = display.counter(f"Features of {extractor.layer}")
+        rows = extractor.rows(images, on_skip, counter)
+        about = extractor.about(images)
+        record = {key: value for key, value in about.items() if key != "images"}
+        record |= {"width": int(np.prod(extractor.shape)), "precision": precision, "skipped": skipped}
+        if output is None:
+            table = _in_memory(list(rows), images, about, precision)
+            return table, {**record, "num_images": len(table)}
+        count = write_table(
+            output, rows, classes=images.classes, class_names=images.class_names, about=about, precision=precision
+        )
+        return None, {**record, "num_images": count}
+
+
+def _in_memory(rows: list[FeatureRows], images: ImageList, about: dict[str, Any], precision: Precision) -> FeatureTable:
+    return FeatureTable(
+        np.concatenate([batch.values for batch in rows]).astype(precision),
+        [key for batch in rows for key in batch.keys],
+        [split for batch in rows for split in batch.splits],
+        np.concatenate([batch.labels for batch in rows]),
+        images.classes,
+        images.class_names,
+        about,
+    )
+
+
+def features_command(
+    checkpoint: Path,
+    images: list[str],
+    *,
+    layer: str | None,
+    output: Path,
+    views: str,
+    split: str | None,
+    precision: Precision,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write features to `output`, and say what is in it."""
+    check_path(output)
+    extractor = make_extractor(checkpoint, layer, views, device=device, batch_size=batch_size)
+    _, record = _extract(extractor, images, split, output, precision, "silent" if quiet else "auto")
+    record = {"output": str(output), "checkpoint": str(checkpoint), **record}
+    if as_json:
+        print_json(record)
+        return
+    shape = " x ".join(map(str, record["shape"]))
+    views_said = "centre crops" if views == "center" else f"the mean over {views} views"
+    print(
+        f"{printable(str(output))}: {extractor.layer} ({shape}) of {record['num_images']:,} images, {views_said}, "
+        f"{precision}, {output.stat().st_size / 1e6:.1f} MB"
+    )
+    if record["skipped"]:
+        print(f"{len(record['skipped'])} images could not be read and are left out")

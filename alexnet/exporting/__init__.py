@@ -1,0 +1,1 @@
+"""Networks handed on: to other runtimes, to other libraries, to the browser."""

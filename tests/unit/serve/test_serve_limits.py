@@ -1,0 +1,154 @@
+"""What a server does when there is too much, or when somebody is too slow."""
+
+import http.client
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from serving_stand_ins import picture, running_server
+
+from alexnet.serve import server as server_module
+from alexnet.serve.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def small(checkpoints):
+    """A server with room for one request, which may take one second and a megabyte."""
+    settings = Settings(max_requests=1, request_seconds=1.0, max_upload_bytes=1_000_000, num_decoders=1)
+    with running_server(checkpoints[:1], settings=settings) as running:
+        yield running
+
+
+def half_a_request(running, body, length):
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    connection.putrequest("POST", "/api/predict")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    connection.send(body)
+    return connection
+
+
+def inside(running, count):
+    deadline = time.monotonic() + 10
+    while running.service.door.num_inside != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_comes_when_the_room_is_full_is_told_to_come_again(small):
+    data = picture("red")
+    connection = half_a_request(small, data[:10], len(data))
+    inside(small, 1)
+    refused = small.post("/api/predict", data)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    assert "busy" in refused.json["error"]
+    connection.send(data[10:])
+    assert connection.getresponse().status == 200
+    connection.close()
+    inside(small, 0)
+    assert small.post("/api/predict", data).status == 200
+
+
+def test_an_upload_that_does_not_arrive_is_given_up(small):
+    connection = half_a_request(small, b"few", 1000)
+    response = connection.getresponse()
+    assert response.status == 408 and b"did not arrive within 1 s" in response.read()
+    connection.close()
+    inside(small, 0)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_behind(small):
+    half_a_request(small, b"few", 1000).close()
+    inside(small, 0)
+    assert small.service.door.bytes_held == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_too_large_an_upload_is_told_so(small, announced):
+    body = b"\xff\xd8" + bytes(3_000_000)
+    chunks = body if announced else (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+    answer = small.post("/api/predict", chunks)
+    assert answer.status == 413 and "larger than 1 MB" in answer.json["error"]
+
+
+def test_all_uploads_together_have_a_limit(small):
+    visit_limit = small.service.door.max_bytes
+    small.service.door.max_bytes = 10
+    try:
+        answer = small.post("/api/predict", picture("red"))
+    finally:
+        small.service.door.max_bytes = visit_limit
+    assert answer.status == 503 and "uploads" in answer.json["error"]
+
+
+def test_a_silent_connection_is_closed(checkpoints, monkeypatch):
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
+    with (
+        running_server(checkpoints[:1]) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as silent,
+    ):
+        assert silent.recv(1) == b""
+
+
+def test_a_fault_of_ours_is_told_in_a_sentence_and_written_to_the_log(small, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise ZeroDivisionError("secret of the server")
+
+    monkeypatch.setattr("alexnet.serve.cards.guesses", fail)
+    answer = small.post("/api/predict", picture("red"))
+    assert (answer.status, answer.json) == (500, {"error": "The server failed at this request; its log says more."})
+    deadline = time.monotonic() + 10
+    while "secret of the server" not in caplog.text:  # written when the answer is on its way
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_not_http_is_told_so(small):
+    with socket.create_connection(("127.0.0.1", small.port), timeout=20) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n")
+        answer = connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b'{"error": "This is not' in answer
+
+
+def test_who_hangs_up_is_not_worked_for(small, monkeypatch):
+    hung_up = threading.Event()
+    decode = small.service._open
+
+    def decode_late(*arguments):
+        assert hung_up.wait(10)
+        time.sleep(0.1)  # until the server has noticed
+        return decode(*arguments)
+
+    monkeypatch.setattr(small.service, "_open", decode_late)
+    before = passes(small)
+    connection = half_a_request(small, picture("red"), len(picture("red")))
+    inside(small, 1)
+    connection.close()
+    hung_up.set()
+    inside(small, 0)
+    assert passes(small) == before
+
+
+def passes(running):
+    """How many passes there were, and of how many images."""
+    metrics = running.get("/metrics").body.decode().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in metrics if not line.startswith("#"))
+    return float(numbers["alexnet_batch_size_count"]), float(numbers["alexnet_batch_size_sum"])
+
+
+def test_requests_at_the_same_time_share_a_pass(checkpoints, monkeypatch):
+    settings = Settings(max_wait_ms=20_000, num_decoders=2)
+    with running_server(checkpoints[:1], settings=settings) as running, ThreadPoolExecutor(2) as pool:
+        both = threading.Barrier(2)
+        decode = running.service._open
+
+        def decode_one_after_the_other(*arguments):
+            time.sleep(0.3 * both.wait(10))
+            return decode(*arguments)
+
+        monkeypatch.setattr(running.service, "_open", decode_one_after_the_other)
+        answers = list(pool.map(lambda name: running.post("/api/predict", picture(name)), ("green", "blue")))
+        assert [answer.json["networks"][0]["guesses"][0]["name"] for answer in answers] == ["green", "blue"]
+        assert passes(running) == (1, 2)
