@@ -159,6 +159,12 @@ def doctor(
         bool,
         typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay", help="Of a run whose loss was not finite: repeat its last steps to see where it began."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong with data, a recipe, a checkpoint, a run or the machine.
@@ -167,7 +173,7 @@ def doctor(
     """
     from alexnet.commands.doctor import doctor_command
 
-    if not doctor_command(things or [], data or [], init=init, full=full, as_json=json):
+    if not doctor_command(things or [], data or [], init=init, full=full, replay=replay, as_json=json):
         raise typer.Exit(1)
 
 

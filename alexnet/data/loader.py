@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,13 +94,20 @@ class TrainingLoader:
         self._announced: Sequence[int] | None = None
         self._memory = BatchMemory((len(self.rows), crop_size, crop_size, 3), pinned=pinned)
 
+    def for_one_process(self) -> TrainingLoader:
+        """The same batches, all rows of them made here."""
+        whole = copy(self)
+        whole.rows = range(self.batch_size)
+        whole._memory = BatchMemory((self.batch_size, self.crop_size, self.crop_size, 3), pinned=False)
+        return whole
+
     def make_batch(self, step: int) -> Batch:
         """The batch of one step (its rows of this process): a pure function of (data, recipe, seed, step)."""
         assembly = _Assembly(self, self._memory, step)
         assembly.fill(range(len(self.rows)))
         return assembly.batch()
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch]:
         """The batches of steps start, ..., stop - 1 in order; reads ahead in `num_workers` threads."""
         if self.num_workers == 0:
             for step in range(start, stop):

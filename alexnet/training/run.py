@@ -113,7 +113,7 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
     for note in notes:
         display.message(note)
     data = load_run_data(recipe, source, folder, display, world)
-    trainer = _build_trainer(recipe, data_name, network, data, folder, execution, display, world)
+    trainer = _begin_or_continue(recipe, data_name, network, data, folder, execution, display, world)
     try:
         if not trainer.fit():
             display.message(
@@ -135,7 +135,7 @@ def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World)
     return RunSummary(folder.path, True, read_json(folder.summary))
 
 
-def _build_trainer(
+def _begin_or_continue(
     recipe: Recipe,
     data_name: str,
     network: BegunNetwork,
@@ -145,15 +145,49 @@ def _build_trainer(
     display: ProgressDisplay,
     world: World,
 ) -> Trainer:
-    """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
-    model = network.model
-    environment = {**describe_environment(), **network.record}
-    recipe_values = recipe.model_dump(mode="json", exclude_none=True)
+    """A trainer at the run's beginning, or at its last checkpoint where there is one, and the first line of its log."""
     with world.together():
         checkpoint = last_checkpoint(folder, display) if world.is_main else None
         step = checkpoint.step if checkpoint is not None else 0
-        log = _open_log(recipe, recipe_values, folder, step) if world.is_main else NoLog()
+        log = _open_log(recipe, folder, step) if world.is_main else NoLog()
     checkpoint = world.from_main(checkpoint)
+    trainer = build_trainer(
+        recipe,
+        data_name,
+        network,
+        data,
+        folder,
+        checkpoint=checkpoint,
+        log=log,
+        execution=execution,
+        display=display,
+        world=world,
+    )
+    if checkpoint is None:
+        if world.is_main:
+            write_text(folder.environment, json.dumps(trainer.description["environment"], indent=1))
+        log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train), num_processes=world.size)
+    else:
+        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
+        log.write("resume", step=trainer.state.step, epoch=trainer.epoch, num_processes=world.size)
+    return trainer
+
+
+def build_trainer(
+    recipe: Recipe,
+    data_name: str,
+    network: BegunNetwork,
+    data: RunData,
+    folder: RunFolder,
+    *,
+    checkpoint: Checkpoint | None,
+    log: MetricsLog | NoLog,
+    execution: Execution,
+    display: ProgressDisplay,
+    world: World,
+) -> Trainer:
+    """Everything `Trainer.fit` needs, restored from the checkpoint where there is one. Writes nothing."""
+    model = network.model
     preprocessing = _preprocessing(recipe, network, data, checkpoint)
     description = {
         "architecture": model.architecture,
@@ -162,9 +196,9 @@ def _build_trainer(
         "classes": data.source.classes,
         "class_names": data.source.class_names,
         "preprocessing": preprocessing,
-        "recipe": recipe_values,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "data": data_name,
-        "environment": environment,
+        "environment": {**describe_environment(), **network.record},
     }
     trainer = Trainer(
         recipe,
@@ -180,14 +214,8 @@ def _build_trainer(
         display=display,
         copied=network.copied,
     )
-    if checkpoint is None:
-        if world.is_main:
-            write_text(folder.environment, json.dumps(environment, indent=1))
-        log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train))
-    else:
+    if checkpoint is not None:
         trainer.restore(checkpoint)
-        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
-        log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
     return trainer
 
 
@@ -213,8 +241,9 @@ def _preprocessing(
     )
 
 
-def _open_log(recipe: Recipe, recipe_values: dict[str, Any], folder: RunFolder, step: int) -> MetricsLog:
-    sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
+def _open_log(recipe: Recipe, folder: RunFolder, step: int) -> MetricsLog:
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    sinks = open_sinks(recipe.logging, folder.path, values, step=step)
     return MetricsLog(folder.metrics, sinks, keep_until_step=step)
 
 

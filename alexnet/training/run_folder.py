@@ -36,6 +36,7 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.pt"
         self.best_checkpoint = path / "checkpoints" / "best.pt"
         self.evaluation = path / "evaluation.npz"
+        self.diverged_batch = path / "diverged.npz"
         self.report_images = path / "report_images.npz"
         self.examples = path / "examples"
         self.summary = path / "summary.json"
@@ -51,7 +52,7 @@ class RunFolder:
         `data` identifies the data set: at least `fingerprint` and `source`. Raises UserError when the folder holds
         another run (naming what differs), something else, or is in use.
         """
-        self._claim()
+        self.claim()
         try:
             self._admit(recipe, data)
         except BaseException:
@@ -90,7 +91,8 @@ class RunFolder:
                 f"{self.path} holds another run: {'; '.join(differences)}. Give a new --output, or the same settings."
             )
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Make sure that no other process writes here, until `close`. Raises UserError when one does."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--output {self.path} is a file; give a folder.")
         try:

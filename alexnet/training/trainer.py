@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -39,6 +39,7 @@ from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.data_wait import DataWait, reading_advice
+from alexnet.training.diverged_batch import save_diverged_batch
 from alexnet.training.freezing import freeze_by_rate
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
@@ -147,7 +148,7 @@ class Trainer:
             self.world.doing("waiting for images", self.state.step)
             for batch in batches:
                 self.world.doing("computing a step and exchanging gradients", self.state.step)
-                window.results.append(self._step(batch))
+                window.results.append(self.update(batch))
                 self.state.step += 1
                 minutes = (time.monotonic() - last_save) / 60
                 is_time = self.world.is_main and minutes >= self.recipe.train.checkpoint_minutes
@@ -181,7 +182,7 @@ class Trainer:
         """Passes over the training set so far."""
         return self.state.step * self.epochs_per_step
 
-    def _step(self, batch: Batch) -> StepResult:
+    def update(self, batch: Batch) -> StepResult:
         """One update of the weights, everything random in it being a function of (seed, step)."""
         step = self.state.step
         progress = Progress(self.epoch, (step + 0.5) / self.num_steps, self.state.plateau.drops)
@@ -257,9 +258,13 @@ class Trainer:
         finite = list(itertools.takewhile(math.isfinite, losses))
         bad, lr = self.state.step - len(losses) + len(finite), self._learning_rate()
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
+        if self.world.is_main:
+            with suppress(OSError, RunError):  # what matters more is said below
+                save_diverged_batch(self.folder.diverged_batch, self.loader, bad)
         error = RunError(
-            f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "
-            "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
+            f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add schedule.warmup_epochs, and give a new "
+            f"--output if this one has checkpoints; they are from before. alexnet doctor {self.folder.path} --replay "
+            "repeats the steps since then and shows where it began."
         )
         raise self.world.told_once(error)
 
