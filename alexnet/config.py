@@ -193,8 +193,9 @@ class TrainConfig(Section):
     with the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
     batch_size: PositiveInt = 128
     """Images per weight update, over all devices."""
-    micro_batch_size: PositiveInt | None = None
-    """Images per forward pass; smaller than batch_size accumulates gradients. None: the whole batch at once."""
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Images per forward pass of a process; fewer than it has of a batch accumulate gradients, which changes nothing
+    but rounding. None: all at once; "auto": as many as fit the memory that is free when the run begins."""
     label_smoothing: Fraction = 0.0
     ema_decay: Fraction | None = None
     """Keep an exponential moving average of the weights, and evaluate that."""
@@ -240,8 +241,19 @@ class RuntimeConfig(Section):
 
 
 class ParallelConfig(Section):
-    """How several processes train together; how many there are is torchrun's or --devices' to say."""
+    """How several processes train together; how many there are is torchrun's or --devices' to say.
 
+    The result is the same to rounding in every way. Without a word here each process has the whole network and a part
+    of the images.
+    """
+
+    towers: Literal[1, 2] = 1
+    """2: each of two processes has one of the paper's towers, and all images (paper 3.2)."""
+    classifier: Literal["replicate", "shard"] = "replicate"
+    """shard: each process has a part of the fully-connected layers, for the images of all; convolutions are whole."""
+    weights: Literal["replicate", "shard"] = "replicate"
+    """shard: each process keeps a part of all weights, gradients and velocities; a layer is put together for its turn
+    (FSDP2)."""
     timeout_minutes: Positive = 30.0
     """A process that waits longer than this for another gives up, and with it the run. Has no effect on the result."""
 

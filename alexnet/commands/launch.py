@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def launch(num_devices: int, arguments: Sequence[str]) -> int:
     cores = os.cpu_count() or 1
     # torchrun would give each process one thread, and say so.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_devices)))
+    # What a process has to say it says itself; torchrun's own words about its end would bury it.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -53,7 +56,6 @@ def launch(num_devices: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "alexnet", *arguments)
     except ChildFailedError as error:
-        # The process has said what was wrong; torchrun's own table would bury it.
         return max(1, error.get_first_failure()[1].exitcode)
     except SignalException as error:
         return exit_code(error.sigval)

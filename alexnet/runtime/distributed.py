@@ -110,6 +110,13 @@ class World:
 
 ALONE = World()
 
+
+def held_here(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that is divided among processes (a DTensor); any other is itself."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
 _MOST_NAMED = 3
 """Processes in a message; those that are furthest behind come first."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source
@@ -12,7 +14,9 @@ from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution, choose_execution, configure
 from alexnet.runtime.distributed import World
 from alexnet.training.checkpoint import Checkpoint, earlier_checkpoints, load_checkpoint
+from alexnet.training.memory import available_bytes, choose_micro_batch
 from alexnet.training.network import BegunNetwork, begin_network
+from alexnet.training.parallelism import check_parallelism, rows_to_read
 from alexnet.training.run_folder import RunFolder
 
 
@@ -36,14 +40,11 @@ def begin_run(recipe: Recipe, data_name: str, folder: RunFolder, world: World) -
         source = open_source(data_name, recipe.data)
         if source.train is None:
             raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
-        if recipe.train.batch_size < world.size:
-            raise UserError(
-                f"train.batch_size = {recipe.train.batch_size} leaves some of {world.size} processes without an "
-                "image; raise it, or start fewer processes."
-            )
+        check_parallelism(recipe, world)
         if world.is_main:
             recipe = _resolve(recipe, source, folder.saved_recipe())
             recipe, network = begin_network(recipe, folder, source.classes)
+            recipe = _with_micro_batch(recipe, network, world)
             folder.open(recipe, _identity(data_name, source))
     recipe = world.from_main(recipe)
     network = world.from_main(network)  # the others learn its weights again when the network is replicated
@@ -51,6 +52,18 @@ def begin_run(recipe: Recipe, data_name: str, folder: RunFolder, world: World) -
     with world.together():
         execution = configure(recipe.runtime)
     return BegunRun(source, recipe, network, execution)
+
+
+def _with_micro_batch(recipe: Recipe, network: BegunNetwork, world: World) -> Recipe:
+    """ "auto" becomes what fits the memory of the main process's machine now; it stays so when the run is continued."""
+    if recipe.train.micro_batch_size != "auto":
+        return recipe
+    runtime = recipe.runtime
+    device = torch.device(runtime.device)
+    available = available_bytes(device) // (1 if device.type == "cuda" else world.local_size)
+    num_images = len(rows_to_read(recipe, world))
+    size = choose_micro_batch(recipe, network.model, getattr(torch, runtime.precision), available, num_images)
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch_size": size})})
 
 
 def _identity(data_name: str, source: Source) -> dict[str, Any]:
@@ -84,6 +97,9 @@ def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
             "conv1": execution.conv1,
         }
     )
+    if saved is not None and recipe.train.micro_batch_size == "auto":
+        train = recipe.train.model_copy(update={"micro_batch_size": saved.train.micro_batch_size})
+        recipe = recipe.model_copy(update={"train": train})
     model = recipe.model
     if model.num_classes is None:
         model = model.model_copy(update={"num_classes": len(source.classes)})

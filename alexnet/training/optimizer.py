@@ -12,6 +12,7 @@ from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
 from alexnet.ops import native, triton_update
 from alexnet.ops.working_copy import note_working_copy, working_copy
+from alexnet.runtime.distributed import held_here
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
 
 MomentumRule = Literal["krizhevsky_2012", "sgd"]
@@ -66,12 +67,13 @@ class MomentumSGD(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
+                weight, gradient = held_here(parameter), held_here(parameter.grad)
                 if "velocity" not in state:
-                    state["velocity"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    state["velocity"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
                 if self.rule == "lars":
-                    _update_by_lars(parameter, state["velocity"], parameter.grad, self.lars_eta, **rates)
+                    _update_by_lars(weight, state["velocity"], gradient, self.lars_eta, **rates)
                 else:
-                    _update(parameter, state["velocity"], parameter.grad, self.rule, **rates)
+                    _update(weight, state["velocity"], gradient, self.rule, **rates)
 
 
 class _Factors(NamedTuple):

@@ -39,6 +39,7 @@ from alexnet.training.begin import begin_run, last_checkpoint
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.initial_weights import recipe_with_init
 from alexnet.training.network import BegunNetwork
+from alexnet.training.parallelism import rows_to_read
 from alexnet.training.run_data import RunData, load_run_data
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
@@ -259,7 +260,7 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Exec
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
         num_workers=workers,
-        rows=world.share(recipe.train.batch_size),
+        rows=rows_to_read(recipe, world),
         pinned=execution.device.type == "cuda",
     )
 
@@ -290,8 +291,7 @@ def _finish(
         best = world.from_main(load_checkpoint(folder.best_checkpoint) if world.is_main else None)
         assert best is not None
         step = best.step
-        network = trainer.model if trainer.average is None else trainer.average.model
-        network.load_state_dict(best.model_state)
+        trainer.use_weights(best.model_state)
     report = trainer.evaluate(recipe.evaluate.views, f"Final evaluation ({recipe.evaluate.views})")
     if not world.is_main:
         return {}

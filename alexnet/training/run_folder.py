@@ -14,7 +14,7 @@ from alexnet.runtime.files import read_json, write_text
 NEUTRAL_KEYS = (
     "data.memory_limit_gb",
     "logging",
-    "parallel.timeout_minutes",
+    "parallel",
     "runtime.num_workers",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",

@@ -5,18 +5,17 @@ Read `Trainer.fit` first. A step is in step.py, the update rule in optimizer.py,
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.data.loader import Batch, TrainingLoader
@@ -27,7 +26,6 @@ from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
-from alexnet.models.architecture import INPUT_CHANNELS
 from alexnet.ops import triton_masks
 from alexnet.reporting.metrics_log import MetricsLog, NoLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
@@ -43,7 +41,7 @@ from alexnet.training.diverged_batch import save_diverged_batch
 from alexnet.training.freezing import freeze_by_rate
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
-from alexnet.training.replicas import replicate
+from alexnet.training.parallelism import build_parallelism
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.schedules import Progress
 from alexnet.training.state import TrainingState
@@ -96,15 +94,11 @@ class Trainer:
         self.log = log
         self.display = display
         self.batch_size = recipe.train.batch_size
-        self.network: nn.Module = self.model
-        """What computes the logits: the model, or where there are several processes, one of its replicas."""
-        if world.size > 1:
-            self.train_step = partial(train_step, batch_size=self.batch_size)
-            self._replicate()
-        else:
-            # On a GPU the whole step is one graph; step.py says what is in it.
-            self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
-        self.optimizer = build_optimizer(self.model, recipe.optimizer, copied)
+        self.sharing = build_parallelism(recipe, self.model, world, execution)
+        # On a GPU the whole step is one graph; step.py says what is in it.
+        graphed = world.size == 1 and self.device.type == "cuda"
+        self.train_step = GraphedStep(on_fallback=display.message) if graphed else train_step
+        self.optimizer = build_optimizer(self.sharing.trained, recipe.optimizer, copied)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
             for name, features in self.model.dropout_layers.items()
@@ -121,14 +115,6 @@ class Trainer:
         self.evaluate_every_epochs = recipe.train.evaluate_every_epochs * steps / min(planned, steps)
         self.num_steps = math.ceil(steps - 1e-9)  # a hair less, so that rounding does not add a step
         self.watch = watch_for(recipe, loader.images.labels, self.model.num_classes, self.num_steps)
-
-    def _replicate(self) -> None:
-        # The replica before has to be gone before there is another: each listens to the gradients of the model.
-        self.network = self.model
-        gc.collect()
-        side = self.model.image_size
-        example = torch.zeros(1, INPUT_CHANNELS, side, side, device=self.device, dtype=self.dtype)
-        self.network = replicate(self.model, example)
 
     def fit(self) -> bool:
         """Train to the end of the recipe. Returns False when a signal stopped it; the state is saved either way."""
@@ -195,20 +181,23 @@ class Trainer:
             batch_size=self.batch_size,
             device=self.device,
         )
-        rows = self.loader.rows
-        self.model.train()
-        if freeze_by_rate(self.model, self.optimizer) and self.world.size > 1:
-            self._replicate()
+        self.sharing.trained.train()
+        if freeze_by_rate(self.sharing.trained, self.optimizer):
+            self.sharing.frozen_changed()
+        micro_batch_size = self.recipe.train.micro_batch_size
+        assert micro_batch_size != "auto", "a run begins by choosing"
+        shared = {} if self.world.size == 1 else {"sharing": self.sharing, "batch_size": self.batch_size}
         result = self.train_step(
-            self.network,
+            self.sharing.network,
             self.optimizer,
             batch,
             preprocessing=self.preprocessing,
-            dropout_masks={name: mask[rows.start : rows.stop] for name, mask in masks.items()},
-            micro_batch_size=self.recipe.train.micro_batch_size or len(rows),
+            dropout_masks=self.sharing.own_masks(masks, self.loader.rows),
+            micro_batch_size=micro_batch_size or len(self.loader.rows),
             label_smoothing=self.recipe.train.label_smoothing,
             device=self.device,
             dtype=self.dtype,
+            **shared,
         )
         if self.average is not None:
             self.average.update(self.model, step + 1)
@@ -271,6 +260,7 @@ class Trainer:
     def _tell_stuck(self, what: str, batch: Batch) -> None:
         """Say that the loss is no better than guessing, and why; with train.on_stuck = "stop", save and end the run."""
         lr = max(group["lr"] for group in self.optimizer.param_groups)
+        self.sharing.gather()
         cause = explain(self.model, batch, self.preprocessing, self.dtype, lr)
         self.log.write("stuck", step=self.state.step, epoch=self.epoch, cause=cause.id, what=cause.what)
         message = f"Step {self.state.step}: {what}. The likely cause: {cause.what}. What to do: {cause.remedy}."
@@ -335,13 +325,14 @@ class Trainer:
                 f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
             )
         if is_best and self.world.is_main:
-            self.writer.write(self.folder.best_checkpoint, self._checkpoint(resumable=False))
+            self.writer.write(self.folder.best_checkpoint, self._checkpoint())
         reason = self._reason_to_stop_early()
         if reason is not None:
             self.display.message(f"{reason}: stopping early.")
 
     def evaluate(self, views: str, title: str) -> EvaluationReport:
         """Evaluate the present weights (their average where one is kept) on the validation set."""
+        self.sharing.gather()
         return evaluate(
             [self.model if self.average is None else self.average.model],
             [self.preprocessing],
@@ -357,19 +348,18 @@ class Trainer:
         )
 
     def save_last(self) -> None:
-        """Begin to write checkpoints/last.pt."""
+        """Begin to write checkpoints/last.pt; all processes call it."""
+        self.sharing.gather()
+        training_state = {
+            "optimizer": self.sharing.gather_optimizer(self.optimizer),
+            "weights": self.model.state_dict() if self.average is not None else None,
+            "state": self.state.to_dict(),
+        }
         if self.world.is_main:
             keep = self.recipe.train.keep_checkpoints
-            self.writer.write(self.folder.last_checkpoint, self._checkpoint(resumable=True), keep=keep)
+            self.writer.write(self.folder.last_checkpoint, self._checkpoint(training_state), keep=keep)
 
-    def _checkpoint(self, *, resumable: bool) -> Checkpoint:
-        training_state = None
-        if resumable:
-            training_state = {
-                "optimizer": self.optimizer.state_dict(),
-                "weights": self.model.state_dict() if self.average is not None else None,
-                "state": self.state.to_dict(),
-            }
+    def _checkpoint(self, training_state: dict[str, Any] | None = None) -> Checkpoint:
         return Checkpoint(
             **self.description,
             step=self.state.step,
@@ -378,6 +368,11 @@ class Trainer:
             model_state=(self.model if self.average is None else self.average.model).state_dict(),
             training_state=training_state,
         )
+
+    def use_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Evaluate these from now on; for when the training is over."""
+        (self.model if self.average is None else self.average.model).load_state_dict(state)
+        self.sharing.scatter()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a resumable checkpoint of the same run."""
@@ -388,7 +383,8 @@ class Trainer:
         self.model.load_state_dict(weights)
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model_state)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.sharing.scatter()
+        self.sharing.scatter_optimizer(self.optimizer, saved["optimizer"])
         self.state = TrainingState.from_dict(saved["state"])
 
     @contextmanager

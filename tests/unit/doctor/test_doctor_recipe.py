@@ -12,9 +12,9 @@ from alexnet.doctor import activations, recipe
 from alexnet.doctor.activations import inspect_start
 from alexnet.doctor.data import inspect_data
 from alexnet.doctor.findings import is_healthy
-from alexnet.doctor.memory import step_memory
 from alexnet.doctor.recipe import inspect_fit, inspect_recipe
 from alexnet.models import create_model
+from alexnet.training.memory import step_memory
 
 
 @pytest.fixture(autouse=True)
