@@ -47,9 +47,9 @@ def arguments(output: Path) -> list[str]:
     return ["train", "folder", "--data", "shapes:32", "--output", str(output), *SETTINGS]
 
 
-def start(output: Path, **options: Any) -> Job:
-    """In two processes, which torchrun starts again up to three times."""
-    return Job(command(NUM_PROCESSES, arguments(output), restarts=3), output, **options)
+def start(output: Path, *, restarts: int = 3, **options: Any) -> Job:
+    """In two processes, which torchrun starts again."""
+    return Job(command(NUM_PROCESSES, arguments(output), restarts=restarts), output, **options)
 
 
 def kill_one(job: Job, chance: random.Random) -> None:
@@ -118,7 +118,7 @@ def trial(number: int, folder: Path, unbroken: Path) -> dict[str, Any]:
         starts += 1
         if fault == DISK_FULL:
             limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (CHECKPOINT_BYTES, CHECKPOINT_BYTES))  # noqa: E731
-            start(output, preexec_fn=limit).finish()
+            start(output, restarts=0, preexec_fn=limit).finish()
             continue
         job = start(output)
         try:
@@ -133,8 +133,6 @@ def trial(number: int, folder: Path, unbroken: Path) -> dict[str, Any]:
     while not (output / "summary.json").is_file():
         starts += 1
         assert starts < 8, f"trial {number} ({faults}) comes to no end: {log.read_text()}"
-            f"trial {number} ({faults}) does not come to an end: {(folder / f'{output.name}.log').read_text()}"
-        )
         code = start(output).finish()
         assert code == 0, f"trial {number} ({faults}): exit code {code}: {log.read_text()}"
     return {
@@ -169,9 +167,8 @@ def main() -> None:
         results = run(range(options.seed, options.seed + options.trials), Path(folder))
     bad = [result["trial"] for result in results if result["differing_weights"]]
     faults = Counter(fault.split(" after")[0] for result in results for fault in result["faults"])
-    print(
-        f"{len(results) - len(bad)} of {len(results)} ended with the unbroken run's weights, bit for bit; {dict(faults)}"
-    )
+    good = len(results) - len(bad)
+    print(f"{good} of {len(results)} ended with the weights of the unbroken run, bit for bit; {dict(faults)}")
     if options.record is not None:
         record = {"processes": NUM_PROCESSES, "steps": NUM_STEPS, "settings": SETTINGS, "trials": results}
         options.record.write_text(json.dumps(record, indent=1))
