@@ -33,11 +33,12 @@ def export(
 ) -> ExportReport:
     """Write a network in a format of `alexnet.exporting.formats.FORMATS` (None: what the output's suffix says).
 
-    checkpoint: a file, a run's folder or a loaded one. weights: how they are stored, None for int8 in the format web and
-    float32 in others. logits: a second output. data and split: where the error is measured, as in `alexnet.evaluate`.
-    images: photographs on which the file is verified, paths or folders. compare and runtime are of the format web: a
-    second checkpoint, and where ONNX Runtime Web is (a folder, or an archive of npm). Raises UserError for what the caller can mend, RunError when the file, once run, differs from the
-    network by more than `tolerance`; then nothing is written.
+    checkpoint: a file, a run's folder or a loaded one. weights: how they are stored; None for int8 in the format web
+    and float32 in others. logits: a second output. data and split: where the error is measured, as in
+    `alexnet.evaluate`. images: photographs on which the file is verified, paths or folders. compare and runtime are of
+    the format web: a second checkpoint, and where ONNX Runtime Web is (a folder, or an archive of npm). Raises
+    UserError for what the caller can mend, RunError when the file, once run, differs from the network by more than
+    `tolerance`; then nothing is written.
     """
     output = Path(output)
     chosen = find_format(format, output)
@@ -123,6 +124,8 @@ def _print(report: ExportReport) -> None:
         _print_loss(report.loss, report)
     elif report.weights != "float32":
         print(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
+    for line in report.next_steps:
+        print(line)
 
 
 def _print_verification(result: Verification) -> None:

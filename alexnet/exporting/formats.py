@@ -117,6 +117,8 @@ class ExportReport:
     """Of the file, or of all files of a folder."""
     notes: Sequence[str] = ()
     """Sentences that the person should read."""
+    next_steps: Sequence[str] = ()
+    """What to do with it: lines to print at the end."""
     verification: Verification | None = None
     """What running the file gave; None for formats that are not programs."""
     loss: Loss | None = None
@@ -126,7 +128,12 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return {**asdict(self), "output": str(self.output), "notes": list(self.notes)}
+        return {
+            **asdict(self),
+            "output": str(self.output),
+            "notes": list(self.notes),
+            "next_steps": list(self.next_steps),
+        }
 
 
 Writer = Callable[["Checkpoint", Path, ExportSettings, "Progress"], ExportReport]

@@ -1,4 +1,4 @@
-"""ONNX Runtime Web, which runs the network in the browser: three files of its npm package, found or fetched, and checked.
+"""ONNX Runtime Web, which runs the network in the browser: two files of its npm package, found or fetched, and checked.
 
 They are 14 MB, so they are neither in this package nor in its repository. npm, which knows where the user's packages
 come from, fetches them once.
@@ -19,12 +19,11 @@ from alexnet.errors import UserError
 from alexnet.runtime.files import write_atomically
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-LICENCE = "MIT"
 FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-"""Name in the package's dist folder -> SHA-256."""
+"""Name in the package's dist folder -> SHA-256. The first begins with its copyright and licence (MIT)."""
 _LARGEST = 20_000_000
 _SECONDS = 600
 
@@ -73,8 +72,8 @@ def _fetch(tell: Callable[[str], None]) -> dict[str, bytes]:
 
 def _by_hand() -> str:
     return (
-        f"On a machine with npm and a network, `npm pack {PACKAGE}@{VERSION}` writes {PACKAGE}-{VERSION}.tgz: give that "
-        f"file by --runtime. Or put {' and '.join(FILES)} of its dist folder into {runtime_cache()}"
+        f"On a machine with npm and a network, `npm pack {PACKAGE}@{VERSION}` writes {PACKAGE}-{VERSION}.tgz: give "
+        f"that file by --runtime. Or put {' and '.join(FILES)} of its dist folder into {runtime_cache()}"
     )
 
 

@@ -67,7 +67,8 @@ def write_web(checkpoint: Checkpoint, output: Path, settings: ExportSettings, di
         first,
         output=output,
         num_bytes=sum(sizes.values()),
-        notes=[*first.notes, *_notes(output, sizes, trials)],
+        notes=[*_sizes(sizes), *first.notes, *_agreement(trials)],
+        next_steps=_next_steps(output),
         details={**first.details, "files": sizes, "insights": [trial._asdict() for trial in trials]},
     )
 
@@ -140,8 +141,8 @@ def for_static_host(page: str) -> str:
 
 def _write_description(folder: Path, networks: Sequence[Network], examples: Sequence[Example]) -> None:
     """What `describe` of network.js gives, the examples' pictures, and where each network is."""
-    (folder / "examples").mkdir()
     for index, example in enumerate(examples):
+        (folder / "examples").mkdir(exist_ok=True)
         (folder / "examples" / f"{index}.png").write_bytes(png_of(example.pixels))
     limits = answers.Limits(
         max_upload_bytes=MAX_FILE_BYTES, max_pixels=Settings().max_pixels, formats=FORMATS_OF_BROWSERS
@@ -166,21 +167,22 @@ def _write_description(folder: Path, networks: Sequence[Network], examples: Sequ
     write_text(folder / MARK, json.dumps({**description.model_dump(), "files": files}))
 
 
-def _notes(output: Path, sizes: Mapping[str, int], trials: Sequence[Differences]) -> list[str]:
-    """What was written, how well it agrees, and how to look at it."""
-    large = [f"  {name}: {size / 1e6:.1f} MB" for name, size in sizes.items() if size >= 100_000]
-    rest = sum(size for size in sizes.values() if size < 100_000)
-    agreement = [
-        f"network-{identifier}.onnx: layers agree with the network's to {trial.layers:.1e} of their largest value, "
+def _sizes(sizes: Mapping[str, int]) -> list[str]:
+    large = {name: size for name, size in sizes.items() if size >= 1_000_000}
+    rest = sum(sizes.values()) - sum(large.values())
+    return [f"  {name}: {size / 1e6:.1f} MB" for name, size in large.items()] + [f"  the rest: {rest / 1e6:.1f} MB"]
+
+
+def _agreement(trials: Sequence[Differences]) -> list[str]:
+    return [
+        f"network-{identifier}.onnx: the layers are the network's to {trial.layers:.1e} of their largest value, "
         f"Grad-CAM to {trial.heat:.1e}."
         for identifier, trial in zip("ab", trials, strict=False)
     ]
+
+
+def _next_steps(output: Path) -> list[str]:
     return [
-        *agreement,
-        *large,
-        f"  the page itself and the rest: {rest / 1e6:.1f} MB",
-        "To look at it (a browser loads no network from a file):",
-        f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(output))} 8000",
-        "  http://127.0.0.1:8000/",
-        "Any static host will do: upload the folder as it is.",
+        f"To look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(output))} 8000",
+        "and then http://127.0.0.1:8000/ in a browser. Any static host will do: upload the folder as it is.",
     ]

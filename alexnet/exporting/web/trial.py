@@ -33,7 +33,7 @@ class Differences(NamedTuple):
 def try_insights(
     session: onnxruntime.InferenceSession, checkpoint: Checkpoint, weights: Weights, tolerance: float
 ) -> Differences:
-    """Run the file on drawn photographs, for the best guess and for another class, and compare with `alexnet.visualize`.
+    """Run the file on drawn photographs, for best guesses and for other classes, and compare with `alexnet.visualize`.
 
     Raises RunError where they differ by more than `tolerance`.
     """
@@ -52,8 +52,8 @@ def try_insights(
     result = Differences(max(heats), *max(layers))
     if not max(result.heat, result.layers) <= tolerance:
         raise RunError(
-            "the exported file does not compute what the network does, so it was not kept: relative to the largest value "
-            f"Grad-CAM differs by up to {result.heat:.2g}, {result.layer} by {result.layers:.2g}; --tolerance is "
+            "the exported file does not compute what the network does, so it was not kept: relative to the largest "
+            f"value Grad-CAM differs by up to {result.heat:.2g}, {result.layer} by {result.layers:.2g}; --tolerance is "
             f"{tolerance:g}"
         )
     return result

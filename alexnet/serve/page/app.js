@@ -276,7 +276,8 @@ async function awaitNetworks() {
   try {
     await network.prepare((share, sentence) => {
       coming.hidden = false;
-      coming.querySelector("progress").value = share;
+      const bar = coming.querySelector("progress");
+      share === null ? bar.removeAttribute("value") : (bar.value = share);
       coming.querySelector("span").textContent = sentence;
     });
   } catch (error) {

@@ -3,7 +3,7 @@
 // where answers come from.
 //
 // describe()                            -> {version, networks, limits, data, examples}
-// prepare(onProgress)                   -> when images can be asked about; onProgress(share, sentence) meanwhile
+// prepare(onProgress)                   -> when images can be asked about; onProgress(share or null, sentence) meanwhile
 // predict(image, signal)                -> {image: {width, height, format}, networks: [{network, guesses, box, square}]}
 // lookFor(network, square, index, signal) -> {rows, columns, highest, values}
 // activations(network, square, maps, signal) -> [{layer, kind, shape, channels, lowest, highest, values}]

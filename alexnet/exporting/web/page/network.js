@@ -19,7 +19,7 @@ export function describe() {
   return description;
 }
 
-/** Fetch and start the networks; onProgress(share, sentence) tells how far that is. */
+/** Fetch and start the networks; onProgress(share, sentence) tells how far that is, share null where nobody knows. */
 export function prepare(onProgress = () => {}) {
   loaded ??= load(onProgress);
   return loaded;
@@ -79,7 +79,7 @@ async function load(onProgress) {
       onProgress((before + bytes) / inAll, `The network is being loaded: ${megabytes.join(" of ")} MB`);
     });
     before += files[id].bytes;
-    onProgress(before / inAll, "The network is being started.");
+    onProgress(null, "The network is being started.");
     sessions.set(id, await started(model));
   }
   return sessions;
