@@ -155,9 +155,8 @@ async function decoded(image, maxPixels) {
   const pixels = picture.width * picture.height;
   if (pixels > maxPixels) {
     picture.close();
-    throw new NetworkError(
-      `This image has ${(pixels / 1e6).toFixed(0)} million pixels; the most that is taken here is ${maxPixels / 1e6} million.`,
-    );
+    const [found, most] = [pixels, maxPixels].map((count) => (count / 1e6).toLocaleString("en-US", { maximumFractionDigits: 1 }));
+    throw new NetworkError(`This image has ${found} million pixels; the most that is taken here is ${most} million.`);
   }
   return picture;
 }
