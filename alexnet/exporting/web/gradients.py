@@ -7,9 +7,10 @@ Grad-CAM becomes a part of the exported graph and shares its weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet.models import AlexNet
@@ -45,8 +46,11 @@ def score_gradient(model: AlexNet, outputs: Mapping[str, Tensor], layer: str, cl
     return gradient
 
 
-def pull_back(layer: Layer, module: nn.Module, inputs: Tensor, outputs: Tensor, gradient: Tensor) -> Tensor:
-    """The chain rule at one layer in evaluation: the gradient by its inputs from that by its outputs."""
+def pull_back(layer: Layer, module: Any, inputs: Tensor, outputs: Tensor, gradient: Tensor) -> Tensor:
+    """The chain rule at one layer in evaluation: the gradient by its inputs from that by its outputs.
+
+    module: what was built of the record; only its weights are looked at.
+    """
     match layer:
         case Linear():
             if layer.groups == 1:

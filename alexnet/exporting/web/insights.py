@@ -37,7 +37,7 @@ class Insights(ImageClassifier):
         side = model.activations(torch.zeros(1, 3, *[model.image_size] * 2), [self.map_layer])[self.map_layer].shape[2]
         self.spread = nn.Buffer(places_of_pixels(side, field, self.crop_size).to(torch.float32))
 
-    def forward(self, images: Tensor, class_index: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, class_index: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """(N, image_size, image_size, 3) uint8 RGB and (N,) int32 -> what `output_names` says, float32.
 
         class_index: what the network is asked to look for, `BEST_GUESS` for its own first guess. heat: as `grad_cam`

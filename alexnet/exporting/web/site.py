@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -163,8 +164,16 @@ def _write_description(folder: Path, networks: Sequence[Network], examples: Sequ
         ],
     )
     paths = {network.id: folder / _network_file(network) for network in networks}
-    files = {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items()}
+    # With its checksum in the address, a network is never an older one of the same name from a cache.
+    files = {
+        name: {"file": f"{path.name}?{_digest(path)}", "bytes": path.stat().st_size} for name, path in paths.items()
+    }
     write_text(folder / MARK, json.dumps({**description.model_dump(), "files": files}))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _sizes(sizes: Mapping[str, int]) -> list[str]:

@@ -15,7 +15,7 @@ let runtime = null;
 let loaded = null;
 
 export function describe() {
-  description ??= fetched("description.json").then((response) => response.json());
+  description ??= fetched("description.json", { cache: "no-cache" }).then((response) => response.json());
   return description;
 }
 
@@ -125,15 +125,15 @@ async function bytesOf({ file, bytes }, onBytes) {
   return model;
 }
 
-async function fetched(name) {
+async function fetched(name, options = {}) {
   let response = null;
   try {
-    response = await fetch(new URL(name, import.meta.url));
+    response = await fetch(new URL(name, import.meta.url), options);
   } catch {
     throw new NetworkError("This page's files cannot be reached. Is there a connection?");
   }
   if (!response.ok) {
-    throw new NetworkError(`A file of this page is missing: ${name} (status ${response.status}).`);
+    throw new NetworkError(`A file of this page is missing: ${name.split("?")[0]} (status ${response.status}).`);
   }
   return response;
 }
