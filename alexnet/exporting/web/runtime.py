@@ -35,10 +35,12 @@ def find_runtime(given: Path | None, tell: Callable[[str], None]) -> dict[str, b
     get and where to put it, where they are not to be had or are not those of `VERSION`.
     """
     if given is not None:
+        if not given.exists():
+            raise UserError(f"--runtime {given} is not there. {_by_hand()}")
         return _checked(_read_archive(given) if given.is_file() else _read_folder(given), f"--runtime {given}")
     cache = runtime_cache()
     if all((cache / name).is_file() for name in FILES):
-        return _checked(_read_folder(cache), str(cache))
+        return _checked({name: (cache / name).read_bytes() for name in FILES}, str(cache))
     files = _fetch(tell)
     for name, contents in files.items():
         write_atomically(cache / name, lambda file, contents=contents: file.write(contents), len(contents))

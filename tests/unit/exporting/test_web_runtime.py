@@ -75,8 +75,11 @@ def test_what_is_no_runtime_is_said_to_be_none(tmp_path):
     archive(tmp_path / "b.tgz", {"ort.wasm.bundle.min.mjs": b"the script"})
     with pytest.raises(UserError, match=r"b\.tgz has no package/dist/ort-wasm-simd-threaded\.wasm"):
         find_runtime(tmp_path / "b.tgz", print)
-    with pytest.raises(UserError, match=r"--runtime .*nowhere holds no ort\.wasm"):
+    with pytest.raises(UserError, match=r"--runtime .*nowhere is not there"):
         find_runtime(tmp_path / "nowhere", print)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--runtime .*empty holds no ort\.wasm"):
+        find_runtime(tmp_path / "empty", print)
 
 
 def test_without_npm_a_person_is_told_what_to_get_and_where_to_put_it(tmp_path):
