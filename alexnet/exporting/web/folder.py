@@ -16,7 +16,7 @@ MARK = "description.json"
 
 def check_replaceable(output: Path) -> None:
     """Raises UserError for a path where something is that is no earlier export of this kind."""
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
+    if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is no folder; give the path of a new folder")
     if output.is_dir() and any(output.iterdir()) and not _is_ours(output):
         raise UserError(f"--output {output} holds other files; give a new folder, or one of an earlier export")
@@ -32,6 +32,7 @@ def new_folder(output: Path) -> Iterator[Path]:
 
     Where the block fails, nothing is left of it. Raises RunError where the folder cannot be written.
     """
+    output = output.resolve()  # of a link, what it leads to is replaced
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     before = output.with_name(f".{output.name}.{os.getpid()}.old")
     try:

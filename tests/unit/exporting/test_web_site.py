@@ -11,6 +11,7 @@ import pytest
 from serving_stand_ins import NAMES, color_checkpoint
 
 import alexnet
+from alexnet.commands.export import _print as print_report
 from alexnet.errors import RunError, UserError
 from alexnet.exporting.onnx_file import open_session
 from alexnet.exporting.web import runtime, site
@@ -91,7 +92,7 @@ def test_kernels_are_those_of_the_page(written):
     assert [(bank["count"], bank["rows"], bank["columns"]) for bank in kernels["banks"]] == [(3, 4, 4)]
 
 
-def test_the_report_has_sizes_what_was_compared_and_what_to_do_next(written):
+def test_the_report_has_sizes_what_was_compared_and_what_to_do_next(written, capsys):
     report = written.report
     assert report.format == "web" and report.weights == "int8" and report.output == written.folder
     sizes = report.details["files"]
@@ -103,7 +104,12 @@ def test_the_report_has_sizes_what_was_compared_and_what_to_do_next(written):
     )
     assert report.verification is not None and report.verification.largest < 1e-5
     assert all(each["heat"] < 1e-5 and each["layers"] < 1e-5 for each in report.details["insights"])
-    assert f"http.server --bind 127.0.0.1 --directory {written.folder} 8000" in "\n".join(report.next_steps)
+    print_report(report)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{written.folder}: web, weights in int8, {report.num_bytes:,} bytes\n  the rest: ")
+    assert "Grad-CAM to" in printed and "--data measures it" in printed
+    assert f"python -m http.server --bind 127.0.0.1 --directory {written.folder} 8000\n" in printed
+    assert "http://127.0.0.1:8000/ in a browser" in printed.splitlines()[-1]
 
 
 @pytest.mark.parametrize("changed", ["heat", "pool1"])
