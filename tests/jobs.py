@@ -33,9 +33,10 @@ def one_thread_each() -> dict[str, str]:
 class Job:
     """A training that runs beside the test, in a process group of its own; what it prints goes to a file."""
 
-    def __init__(self, command: Sequence[str], output: Path, **options: object) -> None:
+    def __init__(self, command: Sequence[str], output: Path, *, name: str = "", **options: object) -> None:
+        """name: of the log, where several jobs work on one run."""
         self.output = output
-        self.log = output.parent / f"{output.name}.log"
+        self.log = output.parent / f"{name or output.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=one_thread_each(), start_new_session=True, **options

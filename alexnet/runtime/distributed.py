@@ -153,19 +153,16 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise RunError(_describe_loss(error, heartbeat)) from error
+    else:
+        dist.destroy_process_group()  # after an error it may wait for those that are gone
     finally:
         heartbeat.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str:
     """Why the processes have lost each other, as far as it can be told from here."""
     reason = str(error).splitlines()[0]
-    try:
-        signs = heartbeat.others()
-    except Exception:  # torchrun, which keeps the signs, is gone as well
-        signs = []
+    signs = heartbeat.others_if_reachable()
     if not signs:
         return f"The processes have lost each other ({reason}). The same command goes on from the last checkpoint."
     others = "; ".join(sign.describe() for sign in signs[:_MOST_NAMED])

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 _INTERVAL_SECONDS = 2.0
 _SILENCE_SECONDS = 5 * _INTERVAL_SECONDS
 """A process that has not said anything for so long is dead, stopped, or cut off."""
+
+_ANSWER_SECONDS = 5.0
+"""torch's store has no shorter limit than a minute, and over a link that is cut it answers nothing at all."""
 
 
 class Store(Protocol):
@@ -79,6 +83,19 @@ class Heartbeat:
             silent = time.time() - said["at"]
             signs.append(Sign(rank, said["doing"], said["step"], said["seconds"] + silent, silent))
         return sorted(signs, key=lambda sign: (sign.step, -sign.silent_seconds))
+
+    def others_if_reachable(self) -> list[Sign]:
+        """As `others`; nothing where torchrun, which keeps the signs, does not answer within a few seconds."""
+        found: list[Sign] = []
+
+        def ask() -> None:
+            with suppress(Exception):
+                found.extend(self.others())
+
+        asking = threading.Thread(target=ask, name="alexnet-last-signs", daemon=True)
+        asking.start()
+        asking.join(_ANSWER_SECONDS)
+        return [] if asking.is_alive() else found
 
     def close(self) -> None:
         """Fall silent."""
