@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
 from alexnet.models import AlexNet
 from alexnet.models.architecture import share_of_rows
@@ -37,16 +38,19 @@ class _Divided(OneProcess):
         """Whether this process has only its share of the parameter or buffer of that name."""
         raise NotImplementedError
 
+    @override
     def gather(self) -> None:
         whole = self.model.state_dict()
         for name, own in self.trained.state_dict().items():
             whole[name].copy_(self._whole(own, whole[name].shape) if self.divides(name) else own)
 
+    @override
     def scatter(self) -> None:
         whole = self.model.state_dict()
         for name, own in self.trained.state_dict().items():
             held_here(own).copy_(self._own(whole[name]) if self.divides(name) else whole[name])
 
+    @override
     def gather_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         state = optimizer.state_dict()
         shapes = {name: parameter.shape for name, parameter in self.model.named_parameters()}
@@ -56,6 +60,7 @@ class _Divided(OneProcess):
         }
         return {**state, "state": {**state["state"], **velocities}}
 
+    @override
     def scatter_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         velocities = {
             index: {**held, "velocity": self._own(held["velocity"])}
@@ -93,13 +98,16 @@ class Towers(_Divided):
         super().__init__(model, network, world, mesh)
         self.scatter()
 
+    @override
     def divides(self, name: str) -> bool:
         return self.part.cuts(name)
 
+    @override
     def answered(self, rows: slice) -> slice:
         own = share_of_rows(rows.stop - rows.start, self.world.size, self.world.rank)
         return slice(rows.start + own.start, rows.start + own.stop)
 
+    @override
     def own_masks(self, masks: Mapping[str, Tensor], rows: range) -> dict[str, Tensor]:
         return {name: _own_units(mask, self.world) for name, mask in masks.items()}
 
@@ -124,9 +132,11 @@ class ShardedClassifier(_Divided):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self._rows, divided)
         self.frozen_changed()
 
+    @override
     def divides(self, name: str) -> bool:
         return self.part.cuts(name)
 
+    @override
     def frozen_changed(self) -> None:
         self.network = self._rows
         gc.collect()
@@ -134,9 +144,11 @@ class ShardedClassifier(_Divided):
         if any(weight.requires_grad for weight in shared):
             self.network = replicate(self._rows, self._example)
 
+    @override
     def apart(self) -> AbstractContextManager[object]:
         return without_sync(self.network)
 
+    @override
     def own_masks(self, masks: Mapping[str, Tensor], rows: range) -> dict[str, Tensor]:
         own = {}
         for name, mask in masks.items():
@@ -185,9 +197,11 @@ class ShardedWeights(_Divided):
         super().__init__(model, network, world, mesh)
         self._divided = {name for name, parameter in network.named_parameters() if hasattr(parameter, "to_local")}
 
+    @override
     def divides(self, name: str) -> bool:
         return name in self._divided
 
+    @override
     @contextmanager
     def apart(self) -> Iterator[None]:
         network = cast(Any, self.network)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
 from alexnet.evaluation.evaluator import evaluation_mode
 from alexnet.models import AlexNet
@@ -72,12 +73,14 @@ class Replicas(OneProcess):
         self._example = example_of(model, execution)
         self.frozen_changed()
 
+    @override
     def frozen_changed(self) -> None:
         # The replica before has to be gone before there is another: each listens to the gradients of the model.
         self.network = self.model
         gc.collect()
         self.network = replicate(self.model, self._example)
 
+    @override
     def apart(self) -> AbstractContextManager[object]:
         return without_sync(self.network)
 

@@ -26,8 +26,8 @@ ABLATIONS = {
     "as-run-2012-tanh": [("model.activation", None, "tanh")],
 }
 NAMES = sorted([
-    "as-run-2010", "as-run-2012", "as-run-automatic", "caffe", "cifar-11pct", "cifar-13pct", "cifar-18pct",
-    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", "transfer", *ABLATIONS,
+    "as-run-2010", "as-run-2012", "as-run-automatic", "bn-32k", "bn-8k", "caffe", "cifar-11pct", "cifar-13pct",
+    "cifar-18pct", "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", "transfer", *ABLATIONS,
 ])  # fmt: skip
 CIFAR = [name for name in NAMES if name.startswith("cifar")]
 FIELDS = ("Reproduces", "Source", "Expected", "Cost", "Command")
