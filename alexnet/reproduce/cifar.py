@@ -44,6 +44,6 @@ def _study(
 STUDIES = (
     _study("cifar-26", "cifar-quick", 26, 1.5, "layers-80sec", "7 minutes a seed on one CPU core", (0, 1, 2)),
     _study("cifar-18", "cifar-18pct", 18, 1.0, "layers-18pct", "80 minutes a seed on one busy core, bfloat16", (0,)),
-    _study("cifar-13", "cifar-13pct", 13, 0.7, "layers-conv-local-13pct", "100 minutes on one CPU core, bfloat16", (0,)),
+    _study("cifar-13", "cifar-13pct", 13, 0.7, "layers-conv-local-13pct", "100 minutes on one core, bfloat16", (0,)),
     _study("cifar-11", "cifar-11pct", 11, 0.7, "layers-conv-local-11pct", "not measured", (0,)),
 )  # fmt: skip
