@@ -41,11 +41,11 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
 
     def __init__(self, checkpoint: Checkpoint, summary: dict[str, Any] | None = None) -> None:
         """summary: the summary.json of the run that a checkpoint is of, for the results on the card."""
-        with torch.device("meta"):
-            super().__init__(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
         try:
+            with torch.device("meta"):
+                super().__init__(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
             self.load_state_dict(checkpoint.model_state, assign=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a record from a file can be anything
             raise UserError(f"The weights do not fit their architecture: {error}") from None
         self.requires_grad_(True).eval()
         self._checkpoint = replace(checkpoint, model_state={}, training_state=None)
