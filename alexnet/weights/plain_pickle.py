@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -128,7 +128,9 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 
 # The unpickler in Python, not the one in C: its table of repeated objects is a dict, which no index can make huge.
 class _Unpickler(pickle._Unpickler):  # type: ignore[attr-defined, name-defined]
-    dispatch = {  # sets and frozensets are left out, since plain data have none and they hash what they hold
+    dispatch: ClassVar[
+        dict[int, Callable[..., Any]]
+    ] = {  # sets and frozensets are left out, since plain data have none and they hash what they hold
         code: read
         for code, read in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
         if bytes([code]) not in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
