@@ -60,6 +60,6 @@ def alexnet(capsys, monkeypatch):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.main()
-        return Outcome(caught.value.code or 0, *capsys.readouterr())
+        return Outcome(int(caught.value.code or 0), *capsys.readouterr())
 
     return run

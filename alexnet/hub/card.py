@@ -169,8 +169,8 @@ def _training(checkpoint: Checkpoint) -> str:
     machine = ", ".join(environment.get("devices") or [str(environment.get("processor", "an unknown processor"))])
     how = f" with seed {recipe.seed}, in {recipe.runtime.precision}" if recipe is not None else ""
     lines = [
-        f"Trained on {checkpoint.data} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs){how}, on {machine}, "
-        f"with torch {(environment.get('versions') or {}).get('torch')}."
+        f"Trained on {checkpoint.data} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs){how}, on "
+        f"{machine}, with torch {(environment.get('versions') or {}).get('torch')}."
     ]
     init = environment.get("init")
     if init:

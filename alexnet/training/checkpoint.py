@@ -80,7 +80,7 @@ class Checkpoint:
                 raise ValueError(f"imported.{name} is of the type {type(imported[name]).__name__}")
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old file or the new one, complete.
 
     Raises RunError when the disk is full; what was there before is kept.
@@ -94,7 +94,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "classes": list(checkpoint.classes),
         "class_names": list(checkpoint.class_names),
     }
-    write_atomically(path, lambda file: torch.save(contents, file), _size_of(contents))
+    write_atomically(Path(path), lambda file: torch.save(contents, file), _size_of(contents))
 
 
 def _size_of(value: Any) -> int:

@@ -126,6 +126,15 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+def _load_empty_dict(unpickler: Any) -> None:
+    unpickler.append(_PlainDict())
+
+
+def _load_dict(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    unpickler.append(_PlainDict(zip(items[::2], items[1::2], strict=True)))
+
+
 # The unpickler in Python, not the one in C: its table of repeated objects is a dict, which no index can make huge.
 class _Unpickler(pickle._Unpickler):  # type: ignore[attr-defined, name-defined]
     dispatch: ClassVar[
@@ -136,11 +145,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[attr-defined, name-defined]
         if bytes([code]) not in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
     }
 
-    def _load_dict(self) -> None:
-        items = self.pop_mark()
-        self.append(_PlainDict(zip(items[::2], items[1::2], strict=True)))
-
-    dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.append(_PlainDict())
+    dispatch[pickle.EMPTY_DICT[0]] = _load_empty_dict
     dispatch[pickle.DICT[0]] = _load_dict
 
     def find_class(self, module: str, name: str) -> Any:

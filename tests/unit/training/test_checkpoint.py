@@ -15,7 +15,7 @@ IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) *
 
 
 def test_a_checkpoint_comes_back_whole(checkpoint, tiny_model, tmp_path):
-    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    save_checkpoint(str(tmp_path / "a.pt"), checkpoint)
     again = load_checkpoint(tmp_path / "a.pt")
     for field in (
         "architecture",
