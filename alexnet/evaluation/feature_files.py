@@ -114,8 +114,8 @@ def read_table(path: Path) -> FeatureTable:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a file that is named like one of features."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Whether a path is named like a file of features, and is no folder; `read_table` says where it is not there."""
+    return path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists())
 
 
 def _checked(rows: Iterable[FeatureRows], precision: Precision) -> Iterator[FeatureRows]:

@@ -91,6 +91,7 @@ def test_values_that_do_not_fit_leave_no_file(tmp_path, kind):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"written as \.npz or \.parquet, not as 'x.csv'"):
         write(tmp_path / "x.csv", rows(3))
+    assert is_table(tmp_path / "none.npz"), "a name that was mistyped is not taken for that of a data set"
     with pytest.raises(UserError, match="There is no file"):
         read_table(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", a=np.ones(3))
