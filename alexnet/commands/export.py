@@ -21,24 +21,38 @@ def export(
     output: str | Path,
     *,
     format: str | None = None,
-    weights: Weights = "float32",
+    weights: Weights | None = None,
     logits: bool = False,
     data: str | None = None,
     split: str = "val",
     images: Sequence[str | Path] = (),
     tolerance: float = 1e-4,
+    compare: str | Path | None = None,
+    runtime: str | Path | None = None,
     progress: Mode = "silent",
 ) -> ExportReport:
     """Write a network in a format of `alexnet.exporting.formats.FORMATS` (None: what the output's suffix says).
 
-    checkpoint: a file, a run's folder or a loaded one. weights: how they are stored. logits: a second output. data and
-    split: where the error is measured, as in `alexnet.evaluate`. images: photographs on which the file is verified,
-    paths or folders. Raises UserError for what the caller can mend, RunError when the file, once run, differs from the
-    network by more than `tolerance`; then nothing is written.
+    checkpoint: a file, a run's folder or a loaded one. weights: how they are stored; None for int8 in the format web
+    and float32 in others. logits: a second output. data and split: where the error is measured, as in
+    `alexnet.evaluate`. images: photographs on which the file is verified, paths or folders. compare and runtime are of
+    the format web: a second checkpoint, and where ONNX Runtime Web is (a folder, or an archive of npm). Raises
+    UserError for what the caller can mend, RunError when the file, once run, differs from the network by more than
+    `tolerance`; then nothing is written.
     """
     output = Path(output)
     chosen = find_format(format, output)
-    settings = ExportSettings(weights, logits, data, split, [Path(image) for image in images], tolerance)
+    settings = ExportSettings(
+        weights=chosen.weights if weights is None else weights,
+        logits=logits,
+        data=data,
+        split=split,
+        images=[Path(image) for image in images],
+        tolerance=tolerance,
+        compare=None if compare is None else Path(compare),
+        runtime=None if runtime is None else Path(runtime),
+        source=None if isinstance(checkpoint, Checkpoint) else Path(checkpoint),
+    )
     _check(chosen, output, settings)
     if not isinstance(checkpoint, Checkpoint):
         if output.exists() and output.samefile(checkpoint_file(checkpoint)):
@@ -54,11 +68,13 @@ def _check(chosen: Format, output: Path, settings: ExportSettings) -> None:
         raise UserError(f"the weights are {', '.join(get_args(Weights))}, not {settings.weights!r}")
     if chosen.suffix and output.is_dir():
         raise UserError(f"--output {output} is a folder; give the path of a file")
-    if not chosen.is_program:
-        asked = ExportSettings.__dataclass_fields__
-        changed = [name for name in asked if getattr(settings, name) not in (asked[name].default, [])]
-        if changed:
-            raise UserError(f"--{changed[0]} is nothing for the format {chosen.name}, which holds the weights only")
+    asked = ExportSettings.__dataclass_fields__
+    changed = [name for name in asked if name != "source" and getattr(settings, name) not in (asked[name].default, [])]
+    if changed and not chosen.is_program:
+        raise UserError(f"--{changed[0]} is nothing for the format {chosen.name}, which holds the weights only")
+    for name in changed:
+        if name in chosen.lacks:
+            raise UserError(f"--{name} is nothing for the format {chosen.name}")
 
 
 def export_command(
@@ -66,12 +82,14 @@ def export_command(
     output: Path,
     *,
     format: str | None,
-    weights: str,
+    weights: str | None,
     logits: bool,
     data: str | None,
     split: str,
     images: Sequence[Path],
     tolerance: float,
+    compare: Path | None,
+    runtime: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -86,6 +104,8 @@ def export_command(
         split=split,
         images=images,
         tolerance=tolerance,
+        compare=compare,
+        runtime=runtime,
         progress="silent" if quiet else "auto",
     )
     if as_json:
@@ -104,6 +124,8 @@ def _print(report: ExportReport) -> None:
         _print_loss(report.loss, report)
     elif report.weights != "float32":
         print(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
+    for line in report.next_steps:
+        print(line)
 
 
 def _print_verification(result: Verification) -> None:

@@ -13,7 +13,8 @@ EXPORT_EPILOG = (
     "Examples:\n\n\b\n"
     "  alexnet export runs/photos --output photos.onnx\n"
     "  alexnet export runs/photos --output photos.onnx --weights int8 --data photos\n"
-    "  alexnet export runs/photos --output photos.pt2 --images holiday/\n\n"
+    "  alexnet export runs/photos --output photos.pt2 --images holiday/\n"
+    "  alexnet export runs/photos --format web --output site    a page that runs the network in the browser\n\n"
     "Every program is run before it is kept; exit code 1 means that it does not compute what the network does. "
     "docs/exports.md shows how to use the files."
 )
@@ -21,12 +22,15 @@ EXPORT_EPILOG = (
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or a run's folder.")],
-    output: Annotated[Path, typer.Option(help="The file to write.")],
+    output: Annotated[Path, typer.Option(help="The file to write; for web, the folder.")],
     format: Annotated[
         str | None,
-        typer.Option(help="onnx, pt2, safetensors or torchvision. Default: what the file's suffix says."),
+        typer.Option(help="onnx, pt2, web, safetensors or torchvision. Default: what the file's suffix says."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="How they are stored: float32, float16 or int8.")] = "float32",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="How they are stored: float32, float16 or int8. Default: int8 for web, else float32."),
+    ] = None,
     logits: Annotated[bool, typer.Option("--logits", help="Give the logits too, as a second output.")] = False,
     data: Annotated[
         str | None, typer.Option(help="Measure the error on this data set, of the network and of the file.")
@@ -39,10 +43,21 @@ def export(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference between the file and the network that is accepted.", min=0)
     ] = 1e-4,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT2", help="For web: a second network, beside the first.", show_default=False),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="For web: ONNX Runtime Web, an unpacked npm package or its .tgz (default: fetched once by npm).",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a network as a file that other programs run: images in, probabilities out.
+    """Write a network as a file that other programs run: images in, probabilities out; or as a web page.
 
     The preprocessing is inside, and the class names are in the file. What is written is run and compared.
     """
@@ -58,6 +73,8 @@ def export(
         split=split,
         images=images or [],
         tolerance=tolerance,
+        compare=compare,
+        runtime=runtime,
         as_json=json,
         quiet=quiet,
     )

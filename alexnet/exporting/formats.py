@@ -34,13 +34,40 @@ class Format:
     """module:function of its writer, imported when it is used (see `Writer`)."""
     is_program: bool = False
     """Whether it holds the computation too. Only such a file has outputs, weights of less than float32, and is run."""
+    weights: Weights = "float32"
+    """How they are stored unless something else is asked for."""
+    lacks: Sequence[str] = ()
+    """Settings of `ExportSettings` that mean nothing for it, though it is a program."""
 
 
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Format("onnx", ".onnx", "an ONNX model, images in, probabilities out", "onnx_file:write_onnx", is_program=True),
-        Format("pt2", ".pt2", "a program of torch.export, the same inside", "pt2_file:write_pt2", is_program=True),
+        Format(
+            "onnx",
+            ".onnx",
+            "an ONNX model, images in, probabilities out",
+            "onnx_file:write_onnx",
+            is_program=True,
+            lacks=("compare", "runtime"),
+        ),
+        Format(
+            "pt2",
+            ".pt2",
+            "a program of torch.export, the same inside",
+            "pt2_file:write_pt2",
+            is_program=True,
+            lacks=("compare", "runtime"),
+        ),
+        Format(
+            "web",
+            "",
+            "the page of alexnet serve, for any static host: the network runs in the browser",
+            "web.site:write_web",
+            is_program=True,
+            weights="int8",
+            lacks=("logits",),
+        ),
         Format(
             "safetensors",
             ".safetensors",
@@ -71,6 +98,12 @@ class ExportSettings:
     """Photographs, or folders of them, on which the file is verified."""
     tolerance: float = 1e-4
     """The largest difference of a probability (and of a logit, relative to the largest) that is accepted."""
+    compare: Path | None = None
+    """A second checkpoint, for a page that shows two networks."""
+    runtime: Path | None = None
+    """Where the page gets ONNX Runtime Web from: a folder, or an archive of npm."""
+    source: Path | None = None
+    """Where the checkpoint comes from; None for one that was only in memory."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,8 @@ class ExportReport:
     """Of the file, or of all files of a folder."""
     notes: Sequence[str] = ()
     """Sentences that the person should read."""
+    next_steps: Sequence[str] = ()
+    """What to do with it: lines to print at the end."""
     verification: Verification | None = None
     """What running the file gave; None for formats that are not programs."""
     loss: Loss | None = None
@@ -93,7 +128,12 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return {**asdict(self), "output": str(self.output), "notes": list(self.notes)}
+        return {
+            **asdict(self),
+            "output": str(self.output),
+            "notes": list(self.notes),
+            "next_steps": list(self.next_steps),
+        }
 
 
 Writer = Callable[["Checkpoint", Path, ExportSettings, "Progress"], ExportReport]

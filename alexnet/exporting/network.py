@@ -18,7 +18,7 @@ class ImageClassifier(nn.Module):
         self.model = model
         self.image_size, self.crop_size = preprocessing.image_size, preprocessing.crop_size
         self.is_bgr = preprocessing.channel_order == "bgr"
-        self.output_names = ("probabilities", "logits") if logits else ("probabilities",)
+        self.output_names: tuple[str, ...] = ("probabilities", "logits") if logits else ("probabilities",)
         self.last_layer = next(reversed(dict(model.named_children())))
         # Preprocessing is scale * pixel + shift; the shift is what becomes of black.
         black = torch.zeros(1, self.crop_size, self.crop_size, 3, dtype=torch.uint8)
@@ -33,6 +33,13 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, image_size, image_size, 3) uint8 RGB -> probabilities (N, classes) float32, and logits if wanted."""
+        # Layer by layer: the operators of this package that join layers are nothing other programs have.
+        logits = self.model.activations(self.inputs(images), [self.last_layer])[self.last_layer]
+        probabilities = logits.softmax(dim=1)
+        return (probabilities, logits) if "logits" in self.output_names else (probabilities,)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network gets of squares: their centre crops, (N, 3, crop_size, crop_size) float32."""
         start = (self.image_size - self.crop_size) // 2
         stop = start + self.crop_size
         crops = images[:, start:stop, start:stop]
@@ -41,10 +48,7 @@ class ImageClassifier(nn.Module):
         inputs = crops.permute(0, 3, 1, 2).to(torch.float32)
         if self.scale is not None:
             inputs = inputs * self.scale
-        # Layer by layer: the operators of this package that join layers are nothing other programs have.
-        logits = self.model.activations(inputs + self.shift, [self.last_layer])[self.last_layer]
-        probabilities = logits.softmax(dim=1)
-        return (probabilities, logits) if "logits" in self.output_names else (probabilities,)
+        return inputs + self.shift
 
     def example(self) -> Tensor:
         """Two black images: what the tracing needs."""

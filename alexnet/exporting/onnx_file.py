@@ -6,11 +6,11 @@ import json
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,32 +26,54 @@ from alexnet.exporting.verification import Runner
 from alexnet.reporting.progress import Progress
 from alexnet.training.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 OPSET = 18
 """Version of the operators: the oldest that the exporter writes as it is, so that most runtimes read it."""
 
 
 def write_onnx(checkpoint: Checkpoint, output: Path, settings: ExportSettings, display: Progress) -> ExportReport:
     """Write the ONNX model; see `formats.Writer`. Raises UserError where the extra `export` is not installed."""
+    check_installed("onnx")
+
+    def trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Program:
+        return trace_onnx(classifier, description, {"images": classifier.example()}, _open)
+
+    return write_program(FORMATS["onnx"], trace, checkpoint, output, settings, display)
+
+
+def check_installed(format: str) -> None:
+    """Raises UserError where what writes and runs ONNX is not installed."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise UserError(f"the format onnx needs {', '.join(missing)}; pip install 'alexnet[export]'")
-    return write_program(FORMATS["onnx"], _trace, checkpoint, output, settings, display)
+        raise UserError(f"the format {format} needs {', '.join(missing)}; pip install 'alexnet[export]'")
 
 
-def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Program:
+def trace_onnx(
+    classifier: ImageClassifier,
+    description: Mapping[str, Any],
+    examples: Mapping[str, torch.Tensor],
+    open_file: Callable[[Path], Runner],
+) -> Program:
+    """An ONNX model of what `classifier.forward` does; its norms are replaced by native ones, in place.
+
+    examples: of each argument, by name; of all, the first axis is the batch. open_file: how the file is run.
+    """
     import onnxruntime
 
     notes = use_native_norms(classifier.model)
+    batch = torch.export.Dim("batch")
     with _quietly():
         program = torch.onnx.export(
             classifier,
-            (classifier.example(),),
+            tuple(examples.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=["images"],
+            input_names=list(examples),
             output_names=classifier.output_names,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={name: {0: batch} for name in examples},
             custom_translation_table=translations(),
         )
     assert program is not None
@@ -68,7 +90,7 @@ def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Progr
 
     return Program(
         save,
-        _open,
+        open_file,
         f"onnxruntime {onnxruntime.__version__}",
         notes,
         {"opset": OPSET, "operators": dict(sorted(Counter(node.op_type for node in model.graph).items()))},
@@ -76,14 +98,7 @@ def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Progr
 
 
 def _open(path: Path) -> Runner:
-    import onnx
-    import onnxruntime
-
-    onnx.checker.check_model(str(path), full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -91,6 +106,18 @@ def _open(path: Path) -> Runner:
         return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
     return run
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """A file ready to run, after ONNX's own checks."""
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
@@ -102,6 +129,7 @@ def _quietly() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)  # in two inputs
             yield
     finally:
         logger.setLevel(level)

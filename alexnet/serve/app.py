@@ -17,9 +17,10 @@ from starlette.staticfiles import StaticFiles
 
 from alexnet import _version
 from alexnet.serve import answers, cards
+from alexnet.serve.encoding import png_of
 from alexnet.serve.protection import Protection, install_error_answers
 from alexnet.serve.refusals import Refused
-from alexnet.serve.service import Picture, Service, png_of
+from alexnet.serve.service import Picture, Service
 from alexnet.serve.uploads import read_body
 
 PAGE = Path(__file__).parent / "page"

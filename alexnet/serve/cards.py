@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet import _version
 from alexnet.serve import answers
+from alexnet.serve.encoding import base64_of, png_of
 from alexnet.serve.images import FORMATS
 from alexnet.serve.nearest import Neighbour, Neighbourhood
 from alexnet.serve.networks import LayerMaps, Network, count_parameters, results_of
 from alexnet.serve.refusals import Refused
-from alexnet.serve.service import Picture, Service, base64_of, png_of
 from alexnet.visualize import map_layers
+
+if TYPE_CHECKING:
+    from alexnet.serve.service import Picture, Service
 
 
 def description(service: Service) -> answers.Description:

@@ -145,7 +145,7 @@ def load_networks(paths: Sequence[Path], *, device: str, views: str = "center") 
     Raises UserError for what is no checkpoint, and RunError for a network whose outputs are not finite.
     """
     loaded = [(checkpoint_file(path), load_checkpoint(path)) for path in paths]
-    titles = _titles([file for file, _ in loaded])
+    titles = titles_of([file for file, _ in loaded])
     networks = [
         Network(identifier, title, file, checkpoint, load_predictor(checkpoint, device=device), views)
         for identifier, title, (file, checkpoint) in zip("ab", titles, loaded, strict=False)
@@ -156,7 +156,7 @@ def load_networks(paths: Sequence[Path], *, device: str, views: str = "center") 
     return networks
 
 
-def _titles(files: Sequence[Path]) -> list[str]:
+def titles_of(files: Sequence[Path]) -> list[str]:
     """Names to tell the checkpoints apart: of the run's folder or of the file, with as many folders as it takes."""
     paths = [run_folder(file) or file.resolve().with_suffix("") for file in files]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):

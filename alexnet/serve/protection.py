@@ -17,25 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.errors import UserError
 from alexnet.serve.metrics import Metrics
+from alexnet.serve.policy import content_security_policy
 from alexnet.serve.refusals import Refused
 
 LOG = logging.getLogger("alexnet.serve")
 
-# The page loads nothing from elsewhere, and a hostile class name or file must not change that.
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "media-src 'self' blob:",
-        "connect-src 'self'",
-        "manifest-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
+POLICY = content_security_policy(frame_ancestors="'none'")
 _HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",

@@ -7,8 +7,6 @@ the decoding processes and cut squares. One thread, and only one, runs the netwo
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +16,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from alexnet.data.squares import to_square
 from alexnet.serve.batching import Batcher, Door
@@ -169,15 +166,3 @@ class Service:
         self.metrics.images.add(amount=size)
         self.metrics.batch_size.observe(size)
         self.metrics.batch_seconds.observe(seconds)
-
-
-def png_of(pixels: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 as a PNG file: nothing is lost, so that it may be sent back and gives the same."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
-    return file.getvalue()
-
-
-def base64_of(data: bytes) -> str:
-    """Bytes as text."""
-    return base64.b64encode(data).decode("ascii")

@@ -15,12 +15,12 @@ def spread_over_pixels(maps: Tensor, field: ReceptiveField, size: tuple[int, int
     outermost ones it stays. (Stretching the maps over the image, as is usual, would put the first unit of as_run's
     conv5 nine pixels from what it looks at.)
     """
-    rows = _weights(maps.shape[1], field, size[0]).to(maps)
-    columns = _weights(maps.shape[2], field, size[1]).to(maps)
+    rows = places_of_pixels(maps.shape[1], field, size[0]).to(maps)
+    columns = places_of_pixels(maps.shape[2], field, size[1]).to(maps)
     return rows @ maps @ columns.T
 
 
-def _weights(count: int, field: ReceptiveField, size: int) -> Tensor:
-    """(size, count): how much of each of the units' values a pixel has."""
+def places_of_pixels(count: int, field: ReceptiveField, size: int) -> Tensor:
+    """(size, count) float64: how much of each of `count` units' values a pixel has, along one axis of `size` pixels."""
     places = ((torch.arange(size, dtype=torch.float64) - field.center) / field.stride).clamp(0, count - 1)
     return (1 - (places[:, None] - torch.arange(count)).abs()).clamp(min=0)

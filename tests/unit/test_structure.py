@@ -42,7 +42,9 @@ MAY_IMPORT = {
         *("config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"),
         "visualize",
     },
-    "exporting": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "weights"},
+    "exporting": {
+        *("data", "evaluation", "models", "ops", "reporting", "runtime", "serve", "training", "visualize", "weights"),
+    },
     "commands": {
         *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "hub", "models", "reporting"),
         *("reproduce", "runtime", "serve", "training", "visualize", "weights"),

@@ -43,7 +43,7 @@ async function start() {
   // Pictures are drawn in the page's colours.
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => showInside());
   awaitData();
-  await showAllKernels();
+  await Promise.all([showAllKernels(), awaitNetworks()]);
 }
 
 function headline(card) {
@@ -278,6 +278,23 @@ async function showInside(signal) {
     showLayers(view.layers, layerChosen, (layer) => (layerChosen = layer));
   } catch (error) {
     complain(error);
+  }
+}
+
+/** Where the networks still have to come, show how far they are. */
+async function awaitNetworks() {
+  const coming = byId("coming");
+  try {
+    await network.prepare((share, sentence) => {
+      coming.hidden = false;
+      const bar = coming.querySelector("progress");
+      share === null ? bar.removeAttribute("value") : (bar.value = share);
+      coming.querySelector("span").textContent = sentence;
+    });
+  } catch (error) {
+    complain(error);
+  } finally {
+    coming.hidden = true;
   }
 }
 

@@ -1,21 +1,25 @@
-// What the page needs of the networks, wherever they run. This module asks the server; another one with the same
-// functions could run a network in the browser. Nothing else in the page knows where answers come from.
+// What the page needs of the networks, wherever they run. This module asks the server; the one of
+// alexnet/exporting/web/page has the same functions and runs the networks in the browser. Nothing else in the page knows
+// where answers come from.
 //
 // describe()                            -> {version, networks, limits, data, examples}
+// prepare(onProgress)                   -> when images can be asked about; onProgress(share or null, sentence) meanwhile
 // predict(image, signal)                -> {image: {width, height, format}, networks: [{network, guesses, box, square}]}
 // lookFor(network, square, index, signal) -> {rows, columns, highest, values}
 // activations(network, square, maps, signal) -> [{layer, kind, shape, channels, lowest, highest, values}]
 // nearest(network, square, count, signal)    -> [{picture, class_name, key, distance}]
 // kernels(network)                      -> [{count, rows, columns, pixels}]
 //
-// image and square are Blobs (files), values and pixels Uint8Arrays. A square is the part of an image that a network is
-// given, as a PNG file: asked about it, the network says exactly the same. All functions throw NetworkError.
+// An image is a Blob (a file), values and pixels are Uint8Arrays. A square is the part of an image that a network is
+// given: asked about it, the network says exactly the same. Here it is a PNG file. All functions throw NetworkError.
 
 export class NetworkError extends Error {}
 
 export async function describe() {
   return (await ask("api/description")).json();
 }
+
+export async function prepare() {} // a server answers when its networks are loaded
 
 export async function predict(image, signal) {
   const answer = await (await ask("api/predict?square=true", image, signal)).json();
