@@ -130,6 +130,8 @@ class Preprocessing:
             if values[name] not in choices:
                 raise ValueError(f"{name} is {str(values[name])[:40]!r}")
         size, crop, mean = values["image_size"], values["crop_size"], values["mean_image"]
-        if not 0 < crop <= size or tuple(mean.shape) != (size, size, 3):
-            raise ValueError(f"crops of {crop} px from squares of {size} with a mean of {tuple(mean.shape)}")
+        # The kernel in `ops.native` reads the mean at the places that the sizes say.
+        if not 0 < crop <= size or tuple(mean.shape) != (size, size, 3) or mean.dtype != torch.float32:
+            what = f"a mean of {tuple(mean.shape)} ({mean.dtype})"
+            raise ValueError(f"crops of {crop} px from squares of {size} with {what}")
         return cls(**values)

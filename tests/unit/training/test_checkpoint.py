@@ -129,6 +129,16 @@ def test_a_description_that_cannot_be_is_refused(checkpoint, change, message, tm
         load_checkpoint(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("change", [lambda mean: mean[:3, :3], lambda mean: mean.half()], ids=["small", "half"])
+def test_a_mean_that_the_kernel_would_read_beyond_is_refused(checkpoint, change, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    contents = torch.load(tmp_path / "a.pt", weights_only=True)
+    contents["preprocessing"]["mean_image"] = change(contents["preprocessing"]["mean_image"])
+    torch.save(contents, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="with a mean of"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def test_layers_that_cannot_be_built_are_refused(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "a.pt", checkpoint)
     contents = torch.load(tmp_path / "a.pt", weights_only=True)
