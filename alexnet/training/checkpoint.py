@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,13 @@ from alexnet.runtime.files import write_atomically
 
 FORMAT = "alexnet-checkpoint"
 FORMAT_VERSION = 1
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("num_classes", "image_size", "step"), int),
+    **dict.fromkeys(("recipe", "metrics", "environment", "model_state"), dict),
+    **dict.fromkeys(("classes", "class_names"), tuple),
+    "epoch": (int, float),
+    "data": str,
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,30 @@ class Checkpoint:
         """Where the weights are from and what was assumed, for those of another program (`alexnet import`)."""
         return self.environment.get("imported")
 
+    def check(self) -> None:
+        """Raises ValueError where a description that was read from a file cannot be: a file may say anything."""
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{name} is of the type {type(value).__name__}")
+        for name in ("model", "data", "runtime"):
+            if not isinstance(self.recipe.get(name, {}), dict):
+                raise ValueError(f"recipe.{name} is of the type {type(self.recipe[name]).__name__}")
+        for name, value in (("num_classes", self.num_classes), ("image_size", self.image_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value:,}")
+        for name, names in (("classes", self.classes), ("class_names", self.class_names)):
+            if len(names) != self.num_classes or not all(isinstance(item, str) for item in names):
+                raise ValueError(f"{name} are not {self.num_classes:,} names")
+        if not all(isinstance(tensor, torch.Tensor) for tensor in self.model_state.values()):
+            raise ValueError("its weights are not all tensors")
+        imported = {"file": "", "names": {}, "notes": [], **(self.environment.get("imported") or {})}
+        for name, kind in (("file", str), ("names", dict), ("notes", list)):
+            if not isinstance(imported[name], kind):
+                raise ValueError(f"imported.{name} is of the type {type(imported[name]).__name__}")
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old file or the new one, complete.
 
     Raises RunError when the disk is full; what was there before is kept.
@@ -64,7 +94,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "classes": list(checkpoint.classes),
         "class_names": list(checkpoint.class_names),
     }
-    write_atomically(path, lambda file: torch.save(contents, file), _size_of(contents))
+    write_atomically(Path(path), lambda file: torch.save(contents, file), _size_of(contents))
 
 
 def _size_of(value: Any) -> int:
@@ -90,6 +120,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         from alexnet.hub.repository import read_weights
 
         return read_weights(path)
+    refuse_packed(path)
     try:
         with path.open("rb") as file:
             contents = _read(file)
@@ -115,6 +146,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return _from_contents(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description is incomplete ({error}).") from None
+
+
+def refuse_packed(path: Path) -> None:
+    """Raises UserError for an archive that would become larger than it is, which files of torch.save never do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or a damaged one: its reader says so
+    if size > path.stat().st_size:
+        raise UserError(f"{path} is compressed, which files of torch.save never are; unpacked it could be any size.")
 
 
 def _read(file: BinaryIO) -> Any:
@@ -149,7 +191,7 @@ def is_on_the_hub(path: str | Path) -> bool:
 
 def _from_contents(contents: dict[str, Any]) -> Checkpoint:
     fields = {name: contents[name] for name in Checkpoint.__dataclass_fields__}
-    return Checkpoint(
+    checkpoint = Checkpoint(
         **{
             **fields,
             "architecture": Architecture.from_dict(fields["architecture"]),
@@ -158,15 +200,17 @@ def _from_contents(contents: dict[str, Any]) -> Checkpoint:
             "class_names": tuple(fields["class_names"]),
         }
     )
+    checkpoint.check()
+    return checkpoint
 
 
 def build_model(checkpoint: Checkpoint) -> AlexNet:
     """The network of a checkpoint with its weights, in evaluation mode, on the CPU."""
-    with torch.device("meta"):
-        model = AlexNet(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
     try:
+        with torch.device("meta"):
+            model = AlexNet(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
         model.load_state_dict(checkpoint.model_state, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a record from a file can hold anything
         raise UserError(f"The checkpoint's weights do not fit its architecture: {error}") from None
     return model.requires_grad_(True).eval()
 
