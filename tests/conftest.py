@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -38,3 +40,26 @@ def data_folder() -> Path:
         how = "named by ALEXNET_DATA" if named else "the default; ALEXNET_DATA is not set"
         pytest.skip(f"no real data: looked for the folder {folder} ({how})")
     return folder
+
+
+class Outcome(NamedTuple):
+    """What a command came to: its exit code, and what it printed on both streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def alexnet(capsys, monkeypatch):
+    """alexnet(WORD, ...) runs the command in this process, as `main` does, and returns an `Outcome`."""
+    from alexnet import cli
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["alexnet", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return Outcome(int(caught.value.code or 0), *capsys.readouterr())
+
+    return run

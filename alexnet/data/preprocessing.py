@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -117,8 +117,21 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """The inverse of to_dict."""
+        """The inverse of to_dict. Raises KeyError, TypeError or ValueError for what it cannot be."""
         values = dict(fields)
         values["channel_mean"] = tuple(values["channel_mean"])
         values["channel_std"] = tuple(values["channel_std"])
+        known = {
+            "input_scale": ("pixels", "unit"),
+            "channel_order": ("rgb", "bgr"),
+            "mean_mode": get_args(MeanMode),
+        }
+        for name, choices in known.items():
+            if values[name] not in choices:
+                raise ValueError(f"{name} is {str(values[name])[:40]!r}")
+        size, crop, mean = values["image_size"], values["crop_size"], values["mean_image"]
+        # The kernel in `ops.native` reads the mean at the places that the sizes say.
+        if not 0 < crop <= size or tuple(mean.shape) != (size, size, 3) or mean.dtype != torch.float32:
+            what = f"a mean of {tuple(mean.shape)} ({mean.dtype})"
+            raise ValueError(f"crops of {crop} px from squares of {size} with {what}")
         return cls(**values)

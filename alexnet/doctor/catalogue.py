@@ -170,7 +170,7 @@ CHECKPOINT = {
         "Restore preprocessing.input_scale and channel_order to the architecture's.",
     ),
     "preprocessing-sizes": Entry(
-        _P, "The checkpoint's crop, square and mean image do not fit its network.",
+        _P, "The checkpoint's crops do not have the size that its network takes.",
         "Take the checkpoint as it was written.",
     ),
     "untrained": Entry(_W, "The checkpoint is no better than guessing.", "Take a later one; see the run itself."),

@@ -98,9 +98,6 @@ def _weights(name: str, checkpoint: Checkpoint) -> list[Finding]:
         build_model(checkpoint)
     except UserError as error:
         findings.append(finding("weights-do-not-fit", name, str(error)))
-    if len(checkpoint.classes) != checkpoint.num_classes:
-        what = f"The network has {checkpoint.num_classes} outputs, and {len(checkpoint.classes)} classes are listed."
-        findings.append(finding("weights-do-not-fit", name, what))
     return findings
 
 
@@ -116,15 +113,9 @@ def _preprocessing(name: str, checkpoint: Checkpoint) -> list[Finding]:
     if preprocessing.input_scale == "pixels" and mean.numel() and float(mean.abs().max()) <= 1.0:
         what = f"The mean image is within 0 to {float(mean.max()):.2g}; it should be of 0-255 pixels."
         findings.append(finding("input-scale", name, what))
-    sizes = []
     if preprocessing.crop_size != checkpoint.image_size:
-        sizes.append(f"crops of {preprocessing.crop_size} for a network of {checkpoint.image_size} pixels")
-    if preprocessing.image_size < preprocessing.crop_size:
-        sizes.append(f"squares of {preprocessing.image_size} for crops of {preprocessing.crop_size}")
-    if tuple(mean.shape) != (preprocessing.image_size, preprocessing.image_size, 3):
-        sizes.append(f"a mean image of {tuple(mean.shape)} for squares of {preprocessing.image_size}")
-    if sizes:
-        findings.append(finding("preprocessing-sizes", name, f"The preprocessing has {'; '.join(sizes)}."))
+        what = f"The crops have {preprocessing.crop_size} pixels, and the network takes {checkpoint.image_size}."
+        findings.append(finding("preprocessing-sizes", name, what))
     return findings
 
 

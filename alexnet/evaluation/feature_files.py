@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +27,8 @@ FORMAT = "alexnet-features"
 FORMAT_VERSION = 1
 SUFFIXES = (".npz", ".parquet")
 _COPY_BYTES = 2**20
+_MOST_PACKED = 200
+"""How many times as large as the file its arrays may become; rows that are mostly zeros pack well."""
 
 
 class FeatureRows(NamedTuple):
@@ -101,13 +106,16 @@ def read_table(path: Path) -> FeatureTable:
         return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_npz(path)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, struct.error) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, ArithmeticError, MemoryError),
+        *(RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+    ) as error:
         raise UserError(f"{path} is not a file of features, or is damaged ({error}).") from None
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a file that is named like one of features."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Whether a path is named like a file of features, and is no folder; `read_table` says where it is not there."""
+    return path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists())
 
 
 def _checked(rows: Iterable[FeatureRows], precision: Precision) -> Iterator[FeatureRows]:
@@ -166,6 +174,9 @@ def _write_npz(path: Path, rows: Iterator[FeatureRows], about: dict[str, Any], p
 
 
 def _read_npz(path: Path) -> FeatureTable:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MOST_PACKED * path.stat().st_size:
+            raise ValueError(f"unpacked it would be more than {_MOST_PACKED} times as large")
     # Opened here: numpy would leave a damaged file open.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         if "about" not in file or "features" not in file:
@@ -187,6 +198,10 @@ def _mapped(path: Path, name: str) -> np.ndarray:
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:  # addresses in memory: mapped, the file would say what is read from where
+            raise ValueError("its features are objects")
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError("its features are cut off")
         # Copy on write, since torch warns of memory that it must not write to.
         return np.memmap(path, dtype, "c", file.tell(), shape)
 
@@ -250,6 +265,10 @@ def _check_about(about: dict[str, Any]) -> dict[str, Any]:
 def _table(
     values: np.ndarray, keys: list[str], splits: list[str], labels: np.ndarray, about: dict[str, Any]
 ) -> FeatureTable:
+    if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
+        raise ValueError(f"its features are {values.ndim}-dimensional, of the type {values.dtype}")
+    if labels.dtype.kind != "i":
+        raise ValueError(f"its labels are of the type {labels.dtype}")
     if not len(values) == len(keys) == len(splits) == len(labels):
         raise ValueError("its columns have different lengths")
     classes, class_names = tuple(about["classes"]), tuple(about["class_names"])

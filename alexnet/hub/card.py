@@ -161,13 +161,16 @@ def _training(checkpoint: Checkpoint) -> str:
     imported = checkpoint.environment.get("imported")
     if imported:
         return f"The weights were trained elsewhere and imported from `{imported['file']}` ({imported['form']})."
-    recipe = Recipe.model_validate(checkpoint.recipe)
+    try:
+        recipe = Recipe.model_validate(checkpoint.recipe)
+    except ValueError:  # of another version of this package
+        recipe = None
     environment = checkpoint.environment
     machine = ", ".join(environment.get("devices") or [str(environment.get("processor", "an unknown processor"))])
+    how = f" with seed {recipe.seed}, in {recipe.runtime.precision}" if recipe is not None else ""
     lines = [
-        f"Trained on {checkpoint.data} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs) with seed "
-        f"{recipe.seed}, in {recipe.runtime.precision}, on {machine}, with torch "
-        f"{(environment.get('versions') or {}).get('torch')}."
+        f"Trained on {checkpoint.data} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs){how}, on "
+        f"{machine}, with torch {(environment.get('versions') or {}).get('torch')}."
     ]
     init = environment.get("init")
     if init:
@@ -177,7 +180,8 @@ def _training(checkpoint: Checkpoint) -> str:
             f"SHA-256 `{init['sha256']}`); new were {', '.join(init['new']) or 'no layers'}"
             f"{'; ' + ', '.join(init['frozen']) + ' were frozen' if init['frozen'] else ''}."
         )
-    lines.append(f"<details><summary>The recipe</summary>\n\n```toml\n{to_toml(recipe)}```\n\n</details>")
+    if recipe is not None:
+        lines.append(f"<details><summary>The recipe</summary>\n\n```toml\n{to_toml(recipe)}```\n\n</details>")
     return "\n\n".join(lines)
 
 

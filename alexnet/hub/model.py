@@ -41,16 +41,17 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
 
     def __init__(self, checkpoint: Checkpoint, summary: dict[str, Any] | None = None) -> None:
         """summary: the summary.json of the run that a checkpoint is of, for the results on the card."""
-        with torch.device("meta"):
-            super().__init__(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
         try:
+            with torch.device("meta"):
+                super().__init__(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
             self.load_state_dict(checkpoint.model_state, assign=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a record from a file can be anything
             raise UserError(f"The weights do not fit their architecture: {error}") from None
         self.requires_grad_(True).eval()
         self._checkpoint = replace(checkpoint, model_state={}, training_state=None)
         self._summary = summary
         self._sums = _sums(checkpoint.model_state)
+        self._saved: str | None = None
 
     @classmethod
     def from_checkpoint(cls, path: str | Path | Checkpoint) -> HubAlexNet:
@@ -108,7 +109,9 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
         return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
 
     def generate_model_card(self, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The card; its checksum is that of the file that was saved last."""
+        """The card; its checksum is that of the file that was saved last. Raises UserError where none was."""
+        if self._saved is None:
+            raise UserError("the card has the checksum of the weights' file; save_pretrained writes both")
         present = shareable(self.checkpoint)
         summary = self._summary if present.metrics else None  # which is of the weights as they were
         return make_card(present, sha256=self._saved, repo_id=repo_id, license=license, summary=summary)

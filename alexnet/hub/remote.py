@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import RunError, UserError
-from alexnet.hub.repository import WEIGHTS
+from alexnet.hub.repository import FILES, WEIGHTS
 
 PREFIX = "hf:"
 """What a checkpoint's name begins with that is to be fetched: hf:USER/NAME, or hf:USER/NAME@REVISION."""
@@ -55,13 +55,16 @@ def _download(repo_id: str, **options: Any) -> Path:
 
 
 def upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, message: str) -> str:
-    """Upload a folder's files to a repository, which is made where it is not there; returns the commit's address."""
+    """Upload a folder's three files (`FILES`) to a repository, which is made where it is not there.
+
+    Returns the commit's address. Whatever else is in the folder stays where it is.
+    """
     hub = require_hub()
     with hub_errors(repo_id, writing=True):
         api = hub.HfApi()
         repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
         commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message=message, revision=branch, ignore_patterns=".*"
+            repo_id=repo_id, folder_path=folder, commit_message=message, revision=branch, allow_patterns=list(FILES)
         )
     return str(commit.commit_url)
 
@@ -101,9 +104,10 @@ def hub_errors(name: str, *, writing: bool = False) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
+            what, may = ("write to", "write") if writing else ("read", "read it")
             raise UserError(
-                f"the Hub does not let you write to {name} ({status}); log in with `hf auth login`, with a token that "
-                "may write"
+                f"the Hub does not let you {what} {name} ({status}); log in with `hf auth login`, with a token that "
+                f"may {may}"
             ) from None
         raise RunError(f"the Hub answered {status} for {name}: {str(error).splitlines()[0]}") from None
     except (errors.HTTPError, ConnectionError, TimeoutError) as error:  # pyright: ignore[reportPrivateImportUsage]

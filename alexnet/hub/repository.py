@@ -68,7 +68,11 @@ def shareable(checkpoint: Checkpoint) -> Checkpoint:
 
 def _last_part(path: str) -> str:
     """photos of /home/ada/photos; what names a repository of the Hub stays whole."""
-    return path if path.startswith("hf:") else PurePath(path.replace("\\", "/")).name
+    if path.startswith("hf:"):
+        return path
+    if "://" in path:  # what follows the "?" of an address may be a key
+        path = path.partition("?")[0]
+    return PurePath(path.replace("\\", "/")).name
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -19,26 +19,38 @@ from alexnet.serve.app import create_app
 from alexnet.serve.service import Service
 
 HEAD_SECONDS = 15.0
-"""A connection that has not sent the head of a request by then is closed."""
+"""A connection that has not sent the whole head of a request by then is closed."""
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it, but for connections that say nothing, and errors that are JSON here too."""
+    """HTTP/1.1 as uvicorn speaks it, but for heads that take too long, and errors that are JSON here too."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:  # what came is no whole head
+            self._await_head()
+        else:
+            self._cancel_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+        self._cancel_head_timer()
         super().connection_lost(exc)
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None:  # no request has begun
-            self.transport.close()
+    def _await_head(self) -> None:
+        # Not anew with every byte: uvicorn's own limit, for idle connections, ends with the first of them.
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def send_400_response(self, msg: str) -> None:
         body = json.dumps({"error": "This is not a request of HTTP/1.1."}).encode()

@@ -19,6 +19,13 @@ from alexnet.runtime.files import write_atomically
 
 FORMAT = "alexnet-checkpoint"
 FORMAT_VERSION = 1
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("num_classes", "image_size", "step"), int),
+    **dict.fromkeys(("recipe", "metrics", "environment", "model_state"), dict),
+    **dict.fromkeys(("classes", "class_names"), tuple),
+    "epoch": (int, float),
+    "data": str,
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,30 @@ class Checkpoint:
         """Where the weights are from and what was assumed, for those of another program (`alexnet import`)."""
         return self.environment.get("imported")
 
+    def check(self) -> None:
+        """Raises ValueError where a description that was read from a file cannot be: a file may say anything."""
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{name} is of the type {type(value).__name__}")
+        for name in ("model", "data", "runtime"):
+            if not isinstance(self.recipe.get(name, {}), dict):
+                raise ValueError(f"recipe.{name} is of the type {type(self.recipe[name]).__name__}")
+        for name, value in (("num_classes", self.num_classes), ("image_size", self.image_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value:,}")
+        for name, names in (("classes", self.classes), ("class_names", self.class_names)):
+            if len(names) != self.num_classes or not all(isinstance(item, str) for item in names):
+                raise ValueError(f"{name} are not {self.num_classes:,} names")
+        if not all(isinstance(tensor, torch.Tensor) for tensor in self.model_state.values()):
+            raise ValueError("its weights are not all tensors")
+        imported = {"file": "", "names": {}, "notes": [], **(self.environment.get("imported") or {})}
+        for name, kind in (("file", str), ("names", dict), ("notes", list)):
+            if not isinstance(imported[name], kind):
+                raise ValueError(f"imported.{name} is of the type {type(imported[name]).__name__}")
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old file or the new one, complete.
 
     keep: how many checkpoints to keep; the older ones are `earlier_checkpoints(path)`. Raises RunError when the disk is
@@ -68,6 +97,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: int = 1) -> Non
         "classes": list(checkpoint.classes),
         "class_names": list(checkpoint.class_names),
     }
+    path = Path(path)
     earlier = path.with_name(f".{path.name}.earlier.tmp")
     if keep > 1 and path.is_file():
         _link(path, earlier)
@@ -127,6 +157,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         from alexnet.hub.repository import read_weights
 
         return read_weights(path)
+    refuse_packed(path)
     try:
         with path.open("rb") as file:
             _verify(file)
@@ -164,6 +195,17 @@ def _verify(file: BinaryIO) -> None:
                 raise zipfile.BadZipFile(f"checksum of {damaged}")
 
 
+def refuse_packed(path: Path) -> None:
+    """Raises UserError for an archive that would become larger than it is, which files of torch.save never do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or a damaged one: its reader says so
+    if size > path.stat().st_size:
+        raise UserError(f"{path} is compressed, which files of torch.save never are; unpacked it could be any size.")
+
+
 def _read(file: BinaryIO) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the file's format; what is wrong with it is said in our own words
@@ -196,7 +238,7 @@ def is_on_the_hub(path: str | Path) -> bool:
 
 def _from_contents(contents: dict[str, Any]) -> Checkpoint:
     fields = {name: contents[name] for name in Checkpoint.__dataclass_fields__}
-    return Checkpoint(
+    checkpoint = Checkpoint(
         **{
             **fields,
             "architecture": Architecture.from_dict(fields["architecture"]),
@@ -205,15 +247,17 @@ def _from_contents(contents: dict[str, Any]) -> Checkpoint:
             "class_names": tuple(fields["class_names"]),
         }
     )
+    checkpoint.check()
+    return checkpoint
 
 
 def build_model(checkpoint: Checkpoint) -> AlexNet:
     """The network of a checkpoint with its weights, in evaluation mode, on the CPU."""
-    with torch.device("meta"):
-        model = AlexNet(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
     try:
+        with torch.device("meta"):
+            model = AlexNet(checkpoint.architecture, checkpoint.num_classes, checkpoint.image_size)
         model.load_state_dict(checkpoint.model_state, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a record from a file can hold anything
         raise UserError(f"The checkpoint's weights do not fit its architecture: {error}") from None
     return model.requires_grad_(True).eval()
 

@@ -32,6 +32,7 @@ _POOLING: dict[int, tuple[str, ValueKind]] = {
     1: ("pool", "integer"), 2: ("kernel_size", "integer"), 3: ("stride", "integer"), 4: ("pad", "integer"),
     5: ("kernel_h", "integer"), 6: ("kernel_w", "integer"), 7: ("stride_h", "integer"), 8: ("stride_w", "integer"),
     9: ("pad_h", "integer"), 10: ("pad_w", "integer"), 12: ("global_pooling", "integer"),
+    13: ("round_mode", "integer"),
 }  # fmt: skip
 _LRN: dict[int, tuple[str, ValueKind]] = {
     1: ("local_size", "integer"), 2: ("alpha", "number"), 3: ("beta", "number"), 4: ("norm_region", "integer"),
@@ -106,7 +107,7 @@ class CaffeLayer:
 
     def first(self, name: str, default: Any) -> Any:
         """The first value of a parameter, or its default."""
-        return self.parameters.get(name, [default])[0]
+        return (self.parameters.get(name) or [default])[0]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -54,12 +55,17 @@ def find_caffe_weights(path: Path) -> Found:
                 names[f"{layer.name}.{part}"] = f"{source.name}[{part == 'bias':d}]"
     preprocessing = _preprocessing_of(net)
     scale = preprocessing.first("scale", 1.0)
+    means = preprocessing.parameters.get("mean_value", [])
+    if not math.isfinite(scale) or len(means) not in (0, 1, 3) or not all(map(math.isfinite, means)):
+        raise UserError(
+            f"{path} is a Caffe model whose inputs cannot be: its data layer has scale = {scale:g} and "
+            f"{len(means)} mean values, which should be finite, and none, one or three."
+        )
     notes = []
-    if scale != 1.0:
+    if scale != 1.0 and "conv1.weight" in tensors:
         # conv1(scale * (pixels - mean)): the factor moves into conv1's weights.
         tensors["conv1.weight"] *= scale
         notes.append(f"The network's inputs are multiplied by {scale:g}; conv1's weights were multiplied instead.")
-    means = preprocessing.parameters.get("mean_value", [])
     mean = None
     if means:
         blue_first = np.array(means * 3 if len(means) == 1 else means, np.float32)
@@ -182,7 +188,7 @@ def _pool(source: CaffeLayer, name: str) -> MaxPool | AveragePool:
     if kind is None:
         raise ValueError(f"its layer {source.name} pools at random, which has no counterpart here")
     size, stride = _square(source, "kernel_size", "kernel", 0), _square(source, "stride", "stride", 1)
-    return kind(name, size, stride, ceil_mode=True)
+    return kind(name, size, stride, ceil_mode=source.first("round_mode", 0) == 0)
 
 
 def _square(source: CaffeLayer, name: str, prefix: str, default: int) -> int:

@@ -56,7 +56,7 @@ def read_classes(path: Path, num_classes: int) -> Classes:
         raise UserError(f"{path} is no list of classes; give {_EXAMPLE}.") from None
     try:
         rows = _from_json(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _from_lines(text)
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         raise UserError(f"{path} is no list of classes; give {_EXAMPLE}.") from None
     ids = tuple(row[0] for row in rows)
     if len(rows) != num_classes:

@@ -167,11 +167,16 @@ def _text(shape: tuple[int, ...]) -> str:
 
 
 def checked_tensor(name: str, key: str, tensor: Tensor) -> Tensor:
-    """The tensor as dense float32 of its own, contiguous. Raises UserError for one that is not dense numbers."""
+    """The tensor as dense float32 of its own, contiguous.
+
+    Raises UserError for one that is not dense numbers, and for one that repeats the few that the file has.
+    """
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_meta:
         kind = tensor.device if tensor.is_meta else tensor.dtype if tensor.is_complex() else tensor.layout
         raise UserError(f"{key} of {name} is {str(kind).removeprefix('torch.')}; only dense real numbers are read.")
     try:
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{key} of {name} repeats its numbers; the file does not hold {tensor.numel():,} of them.")
         return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     except (RuntimeError, NotImplementedError):  # torch's, for quantised numbers
         raise UserError(f"{key} of {name} is {tensor.dtype}; only dense real numbers are read.") from None

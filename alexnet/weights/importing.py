@@ -16,7 +16,7 @@ from alexnet.reporting.progress import Mode, Progress
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.weights.caffe_network import find_caffe_weights
 from alexnet.weights.classes import default_classes, read_classes
-from alexnet.weights.fit import Network, check_fit, checked_tensor, choose_network
+from alexnet.weights.fit import Network, checked_tensor, choose_network
 from alexnet.weights.found import Found
 from alexnet.weights.inputs import make_preprocessing, read_mean
 from alexnet.weights.kinds import kind_of
@@ -79,7 +79,6 @@ def import_weights(
     if isinstance(found, Checkpoint):
         if any(item is not None for item in said):
             raise UserError(f"{path} describes itself; leave out what is said about its network, classes and inputs.")
-        check_fit(found, path.name)
         return found
     network = choose_network(found, path.name, said.variant, said.image_size)
     return _checkpoint(path, found, network, said, published or _published_file(path, network))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from alexnet.weights.found import Mean
 # python/caffe/imagenet/ilsvrc_2012_mean.npy, averaged over its positions).
 IMAGENET_MEAN = (122.67891434, 116.66876762, 104.00698793)
 _NUMBERS = re.compile(r"\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*")
-_LARGEST_SIDE = 4096
+LARGEST_SIDE = 4096
+"""Of squares, pixels: each has a mean image in memory."""
 
 
 def default_resize(image_size: int) -> int:
@@ -42,6 +44,8 @@ def make_preprocessing(
     size = resize or (len(mean.values) if mean is not None and mean.values.ndim == 3 else default_resize(image_size))
     if size < image_size:
         raise UserError(f"--resize {size} is smaller than the network's input of {image_size} pixels.")
+    if size > LARGEST_SIDE:
+        raise UserError(f"--resize {size:,} is too large; images are made squares of at most {LARGEST_SIDE:,} pixels.")
     if unit:
         return _unit(architecture, image_size, size, mean, std), notes
     if mean is None:
@@ -112,14 +116,14 @@ def read_mean(given: str | Path | Sequence[float], architecture: Architecture) -
 def _read_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError, OverflowError, tokenize.TokenError) as error:
         raise UserError(f"{path} cannot be read as a mean: {str(error).splitlines()[0]}") from None
 
 
 def _as_image(array: np.ndarray, path: Path, blue_first: bool) -> np.ndarray:
     """(3,) or (S, S, 3) float32 RGB of an array (3,) or (3, S, S)."""
     shown = " x ".join(map(str, array.shape))
-    square = array.ndim == 3 and array.shape[1] == array.shape[2] <= _LARGEST_SIDE
+    square = array.ndim == 3 and array.shape[1] == array.shape[2] <= LARGEST_SIDE
     if array.shape[:1] != (3,) or not (array.ndim == 1 or square) or array.dtype.kind not in "fiu":
         raise UserError(f"{path} is an array of {shown}; a mean is 3 numbers, or a square image of 3 x S x S.")
     values = np.ascontiguousarray(array, np.float32)

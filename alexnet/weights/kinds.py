@@ -22,6 +22,8 @@ def kind_of(path: Path) -> Kind:
     """The kind of a file. Raises UserError for a file that is not there, and for kinds that are not read."""
     try:
         size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():  # to open a pipe is to wait for somebody to write
+            raise UserError(f"{path} is no plain file.")
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
@@ -32,8 +34,6 @@ def kind_of(path: Path) -> Kind:
         raise UserError(f"{path} is a folder; give the file with the weights{hint}.") from None
     except PermissionError:
         raise UserError(f"Cannot read {path}: permission denied.") from None
-    if not path.is_file():
-        raise UserError(f"{path} is no plain file.")
     if size == 0:
         raise UserError(f"{path} is empty.")
     if head.startswith(b"PK\x03\x04"):

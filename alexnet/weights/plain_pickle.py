@@ -6,12 +6,11 @@ and a dictionary are made with, most of them its own stand-ins, and refuses ever
 
 from __future__ import annotations
 
-import collections
 import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -99,6 +98,20 @@ class _Array:
         self.value = np.frombuffer(raw, numbers).reshape(shape, order="F" if is_fortran else "C")
 
 
+class _PlainDict(dict[Any, Any]):
+    """A dictionary whose keys are text or numbers: to hash tuples in tuples can take for ever."""
+
+    def __init__(self, items: Any = ()) -> None:
+        super().__init__()
+        for key, value in items:  # as Python 2 pickled an OrderedDict
+            self[key] = value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, str | bytes | int | float):
+            raise PlainPickleError(f"it has a {type(key).__name__} for the name of something")
+        super().__setitem__(key, value)
+
+
 def _encode(text: str, _: Any = None) -> bytes:
     return text.encode("latin1")
 
@@ -108,13 +121,33 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _PlainDict,
     ("_codecs", "encode"): _encode,
 }
 
 
+def _load_empty_dict(unpickler: Any) -> None:
+    unpickler.append(_PlainDict())
+
+
+def _load_dict(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    unpickler.append(_PlainDict(zip(items[::2], items[1::2], strict=True)))
+
+
 # The unpickler in Python, not the one in C: its table of repeated objects is a dict, which no index can make huge.
 class _Unpickler(pickle._Unpickler):  # type: ignore[attr-defined, name-defined]
+    dispatch: ClassVar[
+        dict[int, Callable[..., Any]]
+    ] = {  # sets and frozensets are left out, since plain data have none and they hash what they hold
+        code: read
+        for code, read in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        if bytes([code]) not in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
+    }
+
+    dispatch[pickle.EMPTY_DICT[0]] = _load_empty_dict
+    dispatch[pickle.DICT[0]] = _load_dict
+
     def find_class(self, module: str, name: str) -> Any:
         """Our stand-in for a name. Raises PlainPickleError for any name that is not in the list."""
         known = _KNOWN.get((module, name))

@@ -22,12 +22,13 @@ from alexnet.errors import UserError
 from alexnet.models import Architecture
 from alexnet.runtime.files import write_atomically
 from alexnet.training.checkpoint import Checkpoint
+from alexnet.weights.fit import check_fit
 from alexnet.weights.found import Found
+from alexnet.weights.inputs import LARGEST_SIDE
 from alexnet.weights.state import find_in_state
 
 _HEADER = "alexnet"
 _FORMAT, _VERSION = "alexnet-weights", 1
-_LARGEST_SIDE = 10_000
 _MEAN_IMAGE = "preprocessing.mean_image"
 _AS_THEY_ARE = ("num_classes", "image_size", "recipe", "data", "step", "epoch", "metrics", "environment")
 
@@ -63,7 +64,8 @@ def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
 def find_safetensors_weights(path: Path) -> Found | Checkpoint:
     """The weights of a safetensors file, or the whole checkpoint where this package wrote it.
 
-    Raises UserError for a damaged file, and for weights whose names are not known.
+    Raises UserError for a damaged file, for weights whose names are not known, and for a description of another
+    network than the weights are of.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -76,9 +78,11 @@ def find_safetensors_weights(path: Path) -> Found | Checkpoint:
     if _HEADER not in header:
         return find_in_state(tensors, path.name, "a safetensors file")
     try:
-        return _checkpoint(json.loads(header[_HEADER]), tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        checkpoint = _checkpoint(json.loads(header[_HEADER]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{path} says that this package wrote it, but its description is damaged ({error}).") from None
+    check_fit(checkpoint, path.name)
+    return checkpoint
 
 
 def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
@@ -86,12 +90,12 @@ def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> C
         raise ValueError(f"it is {description['format']} {description['version']}, not {_FORMAT} {_VERSION}")
     preprocessing = dict(description["preprocessing"])
     size = int(preprocessing["image_size"])
-    if not 0 < size <= _LARGEST_SIDE:
+    if not 0 < size <= LARGEST_SIDE:
         raise ValueError(f"squares of {size:,} pixels")
     mean = tensors.pop(_MEAN_IMAGE, None)
     if mean is None:
         mean = torch.tensor(preprocessing.pop("mean"), dtype=torch.float32).expand(size, size, 3).contiguous()
-    return Checkpoint(
+    checkpoint = Checkpoint(
         architecture=Architecture.from_dict(description["architecture"]),
         classes=tuple(description["classes"]),
         class_names=tuple(description["class_names"]),
@@ -100,3 +104,5 @@ def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> C
         training_state=None,
         **{name: description[name] for name in _AS_THEY_ARE},
     )
+    checkpoint.check()
+    return checkpoint

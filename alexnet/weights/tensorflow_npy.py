@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _read(path: Path, allow_pickle: bool) -> Any:
             return load_plain(file, path.stat().st_size)
     except PlainPickleError as error:
         raise UserError(f"{path} is not read: {error}.") from None
-    except ValueError as error:  # numpy's word for a damaged header
+    except (ValueError, TypeError, tokenize.TokenError) as error:  # numpy's words for a damaged header
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}.") from None
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import UserError
-from alexnet.training.checkpoint import FORMAT
+from alexnet.training.checkpoint import FORMAT, refuse_packed
 from alexnet.weights.found import Found
 from alexnet.weights.state import find_in_state
 
@@ -130,10 +130,9 @@ def _check_zip(path: Path) -> None:
     """Raises UserError for archives that hold programs, and for such as would become larger than they are."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            names = [name.partition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise UserError(f"{path} is damaged: its table of contents cannot be read.") from None
-    names = [entry.filename.partition("/")[2] for entry in entries]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise UserError(
             f"{path} is a TorchScript program, and programs are not read. In torch: "
@@ -141,8 +140,7 @@ def _check_zip(path: Path) -> None:
         )
     if "data.pkl" not in names:
         raise UserError(f"{path} is a zip file, but none of torch.save.")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise UserError(f"{path} is compressed, which files of torch.save never are; unpacked it could be any size.")
+    refuse_packed(path)
 
 
 def _weights_in(contents: Any, path: Path, key: str | None) -> tuple[dict[str, Tensor], str, list[str]]:

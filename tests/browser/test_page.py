@@ -186,6 +186,54 @@ def test_two_networks_side_by_side(opened, two):
         assert page.locator("main img[src=x]").count() == 0, "a name is text, whatever it looks like"
 
 
+def test_the_keyboard_stays_with_the_network_that_it_chose(opened, two):
+    with opened(two) as page:
+        choose(page, picture("red"))
+        settled(page)
+        page.locator("#inside-network input").first.focus()
+        page.keyboard.press("ArrowRight")
+        until(page, lambda: page.evaluate("document.activeElement.value") == "b")
+        settled(page)
+        assert page.evaluate("[document.activeElement.name, document.activeElement.value]") == ["inside-network", "b"]
+
+
+def test_what_was_chosen_last_is_shown_whatever_comes_last(opened, one):
+    with opened(one) as page:
+        choose(page, spotted("green", (4, 4)))
+        settled(page)
+        held = []
+        page.route("**/api/gradcam*index=2*", lambda route: held.append(route))
+        with page.expect_request(re.compile("index=2")):
+            page.get_by_label("Another class").select_option("blue")
+        with page.expect_response(re.compile("index=1")):
+            page.get_by_label("Another class").select_option("green")
+        settled(page)
+        shown = page.locator(".stage canvas").evaluate(PIXELS)
+        with page.expect_response(re.compile("index=2")):
+            held[0].continue_()
+        page.wait_for_timeout(300)
+        assert page.locator(".stage canvas").evaluate(PIXELS) == shown
+
+
+def test_an_image_that_is_refused_ends_the_wait_for_the_one_before(opened, one):
+    with opened(one) as page:
+        page.route("**/api/predict*", lambda route: None)
+        with page.expect_request("**/api/predict*"):
+            choose(page, picture("red"))
+        assert page.locator("body.busy").count() == 1
+        choose(page, bytes(1_000_001), "huge.png")
+        page.get_by_role("alert").wait_for()
+        assert page.locator("body.busy").count() == 0
+
+
+def test_an_example_that_is_gone_is_told(opened, one):
+    with opened(one, complaints=1) as page:
+        page.route("**/api/examples/*", lambda route: route.fulfill(status=404))
+        page.get_by_role("button", name="Example").first.click()
+        page.get_by_role("alert").wait_for()
+        assert page.get_by_role("alert").inner_text().startswith("The example cannot be fetched")
+
+
 def opened_by_key(page, key):
     """The file chooser that a key opens. On a busy machine Chromium now and then opens none at the first stroke."""
     from playwright.sync_api import TimeoutError as NoChooser  # where there is none, nothing here is run

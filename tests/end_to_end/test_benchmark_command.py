@@ -1,10 +1,10 @@
 """`alexnet benchmark` as a person types it. Nothing here depends on how fast the machine is."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+from command_processes import run_process
 
 from alexnet import cli
 
@@ -12,8 +12,7 @@ TINY = ["--model", "cifar_quick", "--batch-size", "4", "--rounds", "1", "--threa
 
 
 def benchmark(*arguments):
-    command = [sys.executable, "-m", "alexnet", "benchmark", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return run_process("benchmark", *arguments)
 
 
 def test_training_beside_the_textbook_as_json(tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from command_processes import run_process
 from PIL import Image
 
 from alexnet import cli
@@ -21,31 +22,6 @@ TINY = [
     "runtime.deterministic=true",
     "optimizer.layers.conv1.lr_factor=0.5",
 ]
-
-
-class Outcome:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def alexnet(capsys, monkeypatch):
-    """Runs a command in this process, as `main` does, and returns its exit code and what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["alexnet", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(caught.value.code or 0, printed.out, printed.err)
-
-    return run
-
-
-def run_process(*arguments, **options):
-    command = [sys.executable, "-m", "alexnet", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def save_image(path, seed=0, size=(48, 40)):

@@ -1,15 +1,12 @@
 """`alexnet export` as a person types it: what it prints, what it refuses and how."""
 
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from export_stand_ins import small_checkpoint
 from PIL import Image
 
-from alexnet import cli
 from alexnet.exporting import onnx_file
 from alexnet.training.checkpoint import save_checkpoint
 
@@ -22,18 +19,9 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture
-def export(capsys, monkeypatch, network):
+def export(alexnet, network):
     """Runs the command in this process on `network`, and returns its exit code and what it printed."""
-
-    def run(*arguments, checkpoint=network):
-        monkeypatch.setattr(sys, "argv", ["alexnet", "export", str(checkpoint), *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code or 0, out=printed.out, err=printed.err)
-
-    return run
+    return lambda *arguments, checkpoint=network: alexnet("export", checkpoint, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,12 @@
 """The studies of ImageNet at their small scale, for a few steps on drawn shapes."""
 
 import json
-import sys
 
 import pytest
 
 import alexnet
 import alexnet.training.run as run_module
 import alexnet.training.trainer as trainer_module
-from alexnet import cli
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
@@ -66,23 +64,9 @@ def test_table_2_averages_the_probabilities_of_its_networks(tmp_path):
     assert rows["top-1 error, centre crop"].values == pytest.approx(center)
 
 
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Runs a command in this process; returns its exit code and what it printed on both streams."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["alexnet", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-def test_a_study_with_rows_that_were_not_run_is_printed_and_recorded(tmp_path, command):
+def test_a_study_with_rows_that_were_not_run_is_printed_and_recorded(tmp_path, alexnet):
     options = ["--data", "shapes:100", "--scale", "small", "--output", tmp_path, "--quiet"]
-    code, printed, _ = command("reproduce", "table-1", *options, *FEW_STEPS)
+    code, printed, _ = alexnet("reproduce", "table-1", *options, *FEW_STEPS)
     assert code == 0
     assert "sparse coding" in printed and "not run" in printed
     record = json.loads((tmp_path / "record" / "record.json").read_text())
@@ -90,10 +74,10 @@ def test_a_study_with_rows_that_were_not_run_is_printed_and_recorded(tmp_path, c
     assert "Not run: another method" in (tmp_path / "record" / "README.md").read_text()
 
 
-def test_every_study_of_imagenet_needs_data_and_has_a_small_form(tmp_path, command):
+def test_every_study_of_imagenet_needs_data_and_has_a_small_form(tmp_path, alexnet):
     for name in ("table-1", "table-2", *(ablation.name for ablation in ABLATIONS)):
         assert STUDIES[name].small
-        code, _, error = command("reproduce", name, "--output", tmp_path / "never")
+        code, _, error = alexnet("reproduce", name, "--output", tmp_path / "never")
         assert code == 2
         assert f"{name} needs --data: ILSVRC-20" in error
     with pytest.raises(UserError, match=r"did you mean 'no-conv[2-5]'"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +11,16 @@ import torch
 from caffe_files import net_of, write
 from small_networks import small
 
-from alexnet import cli, create_model
+from alexnet import create_model
 from alexnet.config import DataConfig
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sources import open_source
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
-class Outcome:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def alexnet(capsys, monkeypatch, tmp_path: Path):
-    """Runs a command in this process, as `main` does, in an empty folder."""
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["alexnet", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(caught.value.code or 0, printed.out, printed.err)
-
-    return run
 
 
 def test_imported_weights_do_what_the_checkpoint_they_are_of_does(alexnet, tmp_path: Path) -> None:

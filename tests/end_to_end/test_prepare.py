@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_processes import run_process
 from layouts_of_imagenet import SmallImageNet, colour_of
 from PIL import Image
 
@@ -37,8 +38,7 @@ TINY_RECIPE = [
 
 
 def alexnet(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "alexnet", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    result = run_process(*arguments)
     assert not check or result.returncode == 0, result.stderr
     return result
 

@@ -12,7 +12,7 @@ const NUM_MAPS = 32;
 const NUM_NEAREST = 6;
 
 let description = null;
-let views = []; // of each network: {card, stage, square, guesses}
+let views = []; // of each network: what makeView gives
 let asked = new AbortController();
 let layerChosen = null;
 let insideChosen = null;
@@ -63,7 +63,7 @@ function makeView(card) {
   const bars = element("div", { class: "bars" });
   const title = description.networks.length > 1 && element("h3", {}, [card.title]);
   const root = element("article", { class: "view" }, [title, frame, bars].filter(Boolean));
-  return { card, root, bars, canvas, stage: new Stage(canvas), square: null, guesses: [], layers: null };
+  return { card, root, bars, canvas, stage: new Stage(canvas), square: null, guesses: [], chosen: null, layers: null };
 }
 
 function showExamples(examples) {
@@ -73,9 +73,13 @@ function showExamples(examples) {
       const image = element("img", { src: example.picture, alt: `Example ${example.class_name ?? example.index + 1}`, width: "64", height: "64" });
       const button = element("button", { type: "button", class: "example" }, [image]);
       button.addEventListener("click", async () => {
-        const blob = await (await fetch(example.picture)).blob();
+        const answer = await fetch(example.picture).catch(() => null);
+        if (!answer?.ok) {
+          refuse("The example cannot be fetched. Is the server still running?");
+          return;
+        }
         const truth = example.class_id === null ? null : { id: example.class_id, name: example.class_name };
-        look(blob, "The example", truth);
+        look(await answer.blob(), "The example", truth);
       });
       return element("li", {}, [button]);
     }),
@@ -90,6 +94,7 @@ async function look(blob, name, truth) {
   byId("alert").hidden = true;
   const limit = description.limits.max_upload_bytes;
   if (blob.size > limit) {
+    document.body.classList.remove("busy"); // with the image before, which is given up
     refuse(`${name || "The image"} is larger than ${limit / 1e6} MB, which is the most that is taken here.`);
     return;
   }
@@ -182,14 +187,20 @@ function spoken({ card, guesses }) {
 }
 
 async function lookFor(view, guess, signal) {
+  view.chosen = guess;
   view.root.classList.add("waiting");
   view.canvas.setAttribute("aria-label", `The image, with where the network looked for ${guess.name}.`);
   try {
-    view.stage.lay(await network.lookFor(view.card.id, view.square, guess.index, signal));
+    const heat = await network.lookFor(view.card.id, view.square, guess.index, signal);
+    if (view.chosen === guess) { // answers may come in another order than they were asked for
+      view.stage.lay(heat);
+    }
   } catch (error) {
     complain(error);
   } finally {
-    view.root.classList.remove("waiting");
+    if (view.chosen === guess) {
+      view.root.classList.remove("waiting");
+    }
   }
 }
 

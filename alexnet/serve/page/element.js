@@ -22,5 +22,9 @@ export function fillChoice(fieldset, values, chosen, onChoose) {
     input.addEventListener("change", () => onChoose(value));
     return element("label", {}, [input, element("span", {}, [text, detail && element("small", {}, [detail])])]);
   });
+  const hadFocus = fieldset.contains(document.activeElement);
   fieldset.replaceChildren(legend, ...labels);
+  if (hadFocus) {
+    fieldset.querySelector(":checked")?.focus(); // arrow keys go on from here
+  }
 }

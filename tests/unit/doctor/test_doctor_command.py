@@ -2,12 +2,10 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from alexnet import cli
 from alexnet.doctor import machine
 from alexnet.doctor.catalogue import CATALOGUE, catalogue_markdown
 from alexnet.doctor.examine import sort_things
@@ -17,17 +15,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def doctor(capsys, monkeypatch):
+def doctor(alexnet):
     """Runs the command; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["alexnet", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return caught.value.code or 0, printed.out, printed.err
-
-    return run
+    return lambda *arguments: alexnet("doctor", *arguments)
 
 
 def test_things_are_told_apart(tmp_path):

@@ -264,14 +264,27 @@ def test_a_wrong_scale_or_channel_order_is_named(run):
 
 def test_sizes_weights_and_classes_that_do_not_belong_together_are_named(run, ids):
     checkpoint = load_checkpoint(run)
-    wrong = replace(checkpoint.preprocessing, image_size=24)
+    wrong = replace(checkpoint.preprocessing, crop_size=checkpoint.image_size - 2)
     assert ids(inspect_checkpoint(change_checkpoint(run, preprocessing=wrong))[1]) == {"preprocessing-sizes": "problem"}
-    path = change_checkpoint(run, preprocessing=checkpoint.preprocessing, classes=("dark",))
-    assert ids(inspect_checkpoint(path)[1]) == {"weights-do-not-fit": "problem"}
     broken = {**checkpoint.model_state, "conv1.weight": checkpoint.model_state["conv1.weight"] * math.nan}
-    path = change_checkpoint(run, classes=checkpoint.classes, model_state=broken)
+    path = change_checkpoint(run, preprocessing=checkpoint.preprocessing, model_state=broken)
     (finding,) = inspect_checkpoint(path)[1]
     assert finding.id == "weights-not-finite" and finding.evidence == ("conv1.weight",)
+    without = {name: tensor for name, tensor in checkpoint.model_state.items() if name != "conv1.bias"}
+    path = change_checkpoint(run, model_state=without)
+    assert ids(inspect_checkpoint(path)[1]) == {"weights-do-not-fit": "problem"}
+
+
+def test_sizes_and_classes_that_cannot_be_read_are_named(run, tmp_path):
+    checkpoint = load_checkpoint(run)
+    small = replace(checkpoint.preprocessing, mean_image=checkpoint.preprocessing.mean_image[:5, :5])
+    for changed, words in (
+        (replace(checkpoint, preprocessing=small), "with a mean of (5, 5, 3)"),
+        (replace(checkpoint, classes=("dark",)), "classes are not"),
+    ):
+        save_checkpoint(tmp_path / "changed.pt", changed)
+        (finding,) = inspect_checkpoint(tmp_path / "changed.pt")[1]
+        assert finding.id == "checkpoint-damaged" and words in finding.what
 
 
 def test_a_checkpoint_that_only_guesses_is_named(run, ids):

@@ -1,3 +1,7 @@
+import io
+import json
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -87,6 +91,7 @@ def test_values_that_do_not_fit_leave_no_file(tmp_path, kind):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"written as \.npz or \.parquet, not as 'x.csv'"):
         write(tmp_path / "x.csv", rows(3))
+    assert is_table(tmp_path / "none.npz"), "a name that was mistyped is not taken for that of a data set"
     with pytest.raises(UserError, match="There is no file"):
         read_table(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", a=np.ones(3))
@@ -121,6 +126,65 @@ def test_labels_that_are_no_classes_are_refused(tmp_path):
         np.savez(path, **{**arrays, "labels": labels})
         with pytest.raises(UserError, match=r"labels are not those of its classes|different lengths"):
             read_table(path)
+
+
+def packed(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def headed(descr: str, shape: tuple[int, ...], body: bytes = b"") -> bytes:
+    """An .npy file that says it has so many numbers, and has something else."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + body
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        # Mapped, the eight bytes of each would be taken for addresses in memory.
+        ("features", headed("|O", (3, 4), b"A" * 96), "its features are objects"),
+        ("features", headed("<f4", (3, 10**18)), "its features are cut off"),
+        ("features", packed(np.ones((3, 4), np.int64)), "2-dimensional, of the type int64"),
+        ("features", packed(np.ones(3, np.float32)), "1-dimensional"),
+        ("labels", packed(np.zeros(3)), "labels are of the type float64"),
+        ("keys", headed("<U100", (10**12,)), "or is damaged"),
+        ("keys", headed("<U100", (10**30,)), "or is damaged"),
+        ("keys", b"\x93NUMPY\x01\x00\x0f\x00{'descr': '<f4', (", "or is damaged"),
+        ("about", packed(np.array("[1]")), "or is damaged"),
+        ("about", packed(np.array("[" * 100_000)), "or is damaged"),
+    ],
+    ids=["objects", "more", "integers", "a row", "labels", "much", "too much", "cut off", "a list", "deep"],
+)
+def test_arrays_that_are_no_features_are_refused(name, contents, message, tmp_path):
+    write(tmp_path / "good.npz", rows(3))
+    with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+        for member in good.namelist():
+            bad.writestr(member, contents if member == f"{name}.npy" else good.read(member))
+    with pytest.raises(UserError, match=message):
+        read_table(tmp_path / "bad.npz")
+
+
+def test_a_file_that_would_become_far_larger_is_not_unpacked(tmp_path):
+    write(tmp_path / "x.npz", rows(3))
+    with zipfile.ZipFile(tmp_path / "x.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(10_000_000))
+    with pytest.raises(UserError, match="unpacked it would be more than 200 times as large"):
+        read_table(tmp_path / "x.npz")
+
+
+def test_a_table_of_other_columns_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra parquet)")
+    columns = {"key": ["a"], "split": [""], "label": [0], "features": [[1.0, 2.0]]}
+    about = json.dumps({"format": "alexnet-features", "format_version": 1, "classes": ["x"], "class_names": ["x"]})
+    for said in (about, "[1]"):
+        table = pyarrow.table(columns).replace_schema_metadata({"alexnet-features": said})
+        parquet.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(UserError, match="not a file of features, or is damaged"):
+            read_table(tmp_path / "x.parquet")
 
 
 def test_a_file_of_features_of_a_later_version_is_refused(tmp_path):

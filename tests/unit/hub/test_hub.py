@@ -139,6 +139,8 @@ def test_paths_of_the_machine_stay_on_it(run, tmp_path):
     HubAlexNet.from_checkpoint(run).save_pretrained(tmp_path / "files")
     written = b"".join(path.read_bytes() for path in (tmp_path / "files").iterdir())
     assert b"/home/" not in written and b"ada/" not in written
+    signed = shareable(make_checkpoint(data="https://host/photos.tar?signature=secret"))
+    assert signed.data == "photos.tar"
     named = shareable(make_checkpoint(recipe={"model": {"init": "hf:ada/alexnet"}}))
     assert named.recipe["model"]["init"] == "hf:ada/alexnet"
 
@@ -201,6 +203,17 @@ def test_imported_weights_bring_what_their_authors_published(tmp_path):
     card = card_of(make_checkpoint(metrics={}, recipe={}, data="", environment={"imported": imported}), tmp_path)
     assert "As published by its authors, not measured here: 57.1 % of some images." in card.text
     assert "imported from `v1.pth`" in card.text
+
+
+def test_a_recipe_of_another_version_is_left_out(tmp_path):
+    card = card_of(make_checkpoint(recipe={"seed": 4, "later": {"key": 1}}), tmp_path)
+    assert "Trained on photos for 70 steps" in card.text and "with torch 2.13.0" in card.text
+    assert "The recipe" not in card.text and "seed 4" not in card.text
+
+
+def test_the_card_has_no_checksum_of_a_file_that_was_not_written():
+    with pytest.raises(UserError, match="save_pretrained"):
+        HubAlexNet(make_checkpoint()).generate_model_card()
 
 
 def test_a_network_that_began_with_one_of_the_hub_names_it(tmp_path):
@@ -283,6 +296,9 @@ command("push", "files", "ada/pets", "--yes", "--quiet")
 def test_to_the_hub_and_back(run, tmp_path, photo):
     """Through huggingface_hub's own client, to a small Hub on this machine."""
     HubAlexNet.from_checkpoint(run).save_pretrained(tmp_path / "files")
+    (tmp_path / "files" / "more").mkdir()
+    for name in ("notes.txt", "more/token"):  # nobody was shown these, nor asked about them
+        (tmp_path / "files" / name).write_text("not for others")
     environment = {"HF_TOKEN": "hf_writes", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with small_hub() as hub:
         printed = in_a_process(OVER_THE_NET, tmp_path, HF_ENDPOINT=hub.address, **environment)
@@ -319,3 +335,15 @@ def test_what_cannot_be_fetched_is_told_in_a_sentence(tmp_path, monkeypatch):
             fetch_checkpoint(name)
     with pytest.raises(UserError, match="nothing was uploaded to ada/pets: HF_HUB_OFFLINE is set"):
         upload(tmp_path, "ada/pets", private=False, branch=None, message="")
+
+
+@pytest.mark.parametrize(("writing", "words"), [(True, "let you write to"), (False, "let you read")])
+def test_who_may_not_is_told_what_not(writing, words):
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from alexnet.hub.remote import hub_errors
+
+    refusal = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+    with pytest.raises(UserError, match=words), hub_errors("ada/pets", writing=writing):
+        raise HfHubHTTPError("Forbidden", response=refusal)

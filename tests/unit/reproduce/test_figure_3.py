@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from study_stand_ins import TWO_TOWERS, bench_of, write_checkpoint
+from shapes_network import TWO_TOWERS
+from study_stand_ins import bench_of, write_checkpoint
 
 from alexnet.errors import UserError
 from alexnet.models import create_model

@@ -92,6 +92,18 @@ def test_a_silent_connection_is_closed(checkpoints, monkeypatch):
         assert silent.recv(1) == b""
 
 
+def test_the_head_of_a_second_request_has_the_same_time(checkpoints, monkeypatch):
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.5)
+    with running_server(checkpoints[:1]) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().read() == b'{"status":"live"}'
+        connection.sock.settimeout(4)  # an idle connection is closed after five seconds, this one is not idle
+        connection.sock.sendall(b"GET /health/li")
+        assert connection.sock.recv(1) == b""
+        connection.close()
+
+
 def test_a_fault_of_ours_is_told_in_a_sentence_and_written_to_the_log(small, monkeypatch, caplog):
     def fail(*_, **__):
         raise ZeroDivisionError("secret of the server")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) *
 
 
 def test_a_checkpoint_comes_back_whole(checkpoint, tiny_model, tmp_path):
-    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    save_checkpoint(str(tmp_path / "a.pt"), checkpoint)
     again = load_checkpoint(tmp_path / "a.pt")
     for field in (
         "architecture",
@@ -109,6 +110,52 @@ def test_an_incomplete_description_is_refused(checkpoint, tmp_path):
     torch.save(contents, tmp_path / "a.pt")
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ["only one"]}, "class_names are not"),
+        ({"step": "7"}, "step is of the type str"),
+        ({"recipe": None}, "recipe is of the type NoneType"),
+        ({"model_state": {"conv1.weight": 3}}, "not all tensors"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(checkpoint, change, message, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    contents = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save({**contents, **change}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("change", [lambda mean: mean[:3, :3], lambda mean: mean.half()], ids=["small", "half"])
+def test_a_mean_that_the_kernel_would_read_beyond_is_refused(checkpoint, change, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    contents = torch.load(tmp_path / "a.pt", weights_only=True)
+    contents["preprocessing"]["mean_image"] = change(contents["preprocessing"]["mean_image"])
+    torch.save(contents, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="with a mean of"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_layers_that_cannot_be_built_are_refused(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    contents = torch.load(tmp_path / "a.pt", weights_only=True)
+    contents["architecture"]["layers"][0]["channels"] = "many"
+    torch.save(contents, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="do not fit"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_a_file_that_would_become_larger_is_not_unpacked(checkpoint, tmp_path):
+    checkpoint.model_state["zeros"] = torch.zeros(1_000_000)
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    with zipfile.ZipFile(tmp_path / "a.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w", 8) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(UserError, match=r"b\.pt is compressed"):
+        load_checkpoint(tmp_path / "b.pt")
 
 
 def test_no_code_from_a_file_is_executed(tmp_path):

@@ -16,7 +16,7 @@ from small_networks import small
 
 from alexnet import UserError, create_model, import_weights
 from alexnet.models import get_architecture
-from alexnet.models.architecture import AveragePool, SpatialNorm, Tanh
+from alexnet.models.architecture import AveragePool, MaxPool, SpatialNorm, Tanh
 from alexnet.models.changes import changed_layers
 from alexnet.training.checkpoint import build_model
 from alexnet.weights.caffe_file import read_binaryproto, read_caffemodel
@@ -54,15 +54,15 @@ def test_the_order_of_norm_and_pool_tells_the_two_networks_apart(tmp_path: Path)
         assert find_caffe_weights(path).architecture == get_architecture(variant)
 
 
-def skeleton(architecture, *, norm: bytes = b"", pool: int = 0) -> bytes:
-    """The layers without their numbers. norm: more fields of the norms; pool: the kind of the pools."""
+def skeleton(architecture, *, norm: bytes = b"", pool: int = 0, pooling: bytes = b"") -> bytes:
+    """The layers without their numbers. norm, pooling: more fields of these layers; pool: the kind of the pools."""
     parts, bottom = [], "data"
     for record in architecture.layers:
         kind, parameters = caffe.describe(record, 5)
         if kind == "LRN":
             parameters += norm
         if kind == "Pooling":
-            parameters = number(1, pool) + parameters[2:]
+            parameters = number(1, pool) + parameters[2:] + pooling
         field = data(caffe.PARAMETERS[kind][0], parameters) if parameters else b""
         parts.append(layer(record.name, kind, bottom, record.name, [], field, old=False))
         bottom = record.name
@@ -216,6 +216,35 @@ def test_a_mean_that_is_none_is_refused(mean, message, model, tmp_path: Path) ->
     path = write(tmp_path / "n.caffemodel", net_of(model))
     with pytest.raises(UserError, match=message):
         import_weights(path, mean=write(tmp_path / "m.binaryproto", blob(mean)))
+
+
+def test_a_pool_that_drops_what_is_left_over_is_read_as_such(tmp_path: Path) -> None:
+    contents = skeleton(get_architecture("caffe"), pooling=number(13, 1))  # round_mode: FLOOR
+    layers = find_caffe_weights(write(tmp_path / "n.caffemodel", contents)).architecture.layers
+    assert [row.ceil_mode for row in layers if isinstance(row, MaxPool)] == [False, False, False]
+    plain = find_caffe_weights(write(tmp_path / "n.caffemodel", skeleton(get_architecture("caffe")))).architecture
+    assert all(row.ceil_mode for row in plain.layers if isinstance(row, MaxPool))
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (real(5, 1.0) + real(5, 2.0), "2 mean values"),
+        (real(5, float("nan")), "should be finite"),
+        (real(1, float("inf")), "scale = inf"),
+    ],
+)
+def test_inputs_that_cannot_be_are_refused(transform, message, model, tmp_path: Path) -> None:
+    path = write(tmp_path / "n.caffemodel", net_of(model, transform=number(3, 227) + transform))
+    with pytest.raises(UserError, match=message):
+        import_weights(path)
+
+
+def test_a_network_without_numbers_is_refused_whatever_its_data_layer_says(tmp_path: Path) -> None:
+    source = layer("data", "Data", "", "data", [], data(100, real(1, 0.5) + data(3, b"")), old=False)
+    path = write(tmp_path / "n.caffemodel", source + skeleton(get_architecture("caffe")))
+    with pytest.raises(UserError, match=r"do not fit caffe: conv1\.weight is missing"):
+        import_weights(path)
 
 
 # ---------------------------------------------------------------- hostile files

@@ -70,6 +70,7 @@ def test_every_form_in_use_is_read(name, contents, tmp_path: Path) -> None:
         (b'{"a": [1, 2, 3], "b": 4}', "is no list of classes"),
         (b'[{"a": 1}]', "is no list of classes"),
         (b'["cat", ', "is no list of classes"),
+        (b"[" * 100_000, "is no list of classes"),
         (b"", "names 0 classes"),
     ],
 )

@@ -206,6 +206,12 @@ HOSTILE = {
     "a list in itself": pickled(b"]q\0h\0a"),
     "a persistent object": pickled(b"K\x01Q"),
     "an extension": pickled(b"\x82\x01"),
+    # Three copies of three copies of ...: to hash it takes 3**60 steps.
+    "tuples for a name": pickled(b"}K\x01", b"22\x87" * 60, b"K\x01s"),
+    "tuples for a name, all at once": pickled(b"(K\x01", b"22\x87" * 60, b"K\x01d"),
+    "tuples for a name in order": pickled(b"ccollections\nOrderedDict\n]]K\x01", b"22\x87" * 60, b"aK\x02aa\x85R"),
+    "a set of tuples": b"\x80\x04\x8f(K\x01" + b"22\x87" * 60 + b"\x90.",
+    "a fixed set of tuples": b"\x80\x04(K\x01" + b"22\x87" * 60 + b"\x91.",
     "nothing": b"",
 }  # fmt: skip
 

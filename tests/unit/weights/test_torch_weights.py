@@ -251,6 +251,18 @@ def test_tensors_that_are_no_plain_numbers_are_refused(tensor, message, tmp_path
         import_weights(saved(tmp_path / "q.pt", contents))
 
 
+def test_a_tensor_that_is_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"conv1\.weight of w\.pth repeats its numbers"):
+        import_weights(saved(tmp_path / "w.pth", state()))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match=r"pipe\.pth is no plain file"):
+        import_weights(tmp_path / "pipe.pth")
+
+
 def test_half_precision_becomes_float32_and_broken_numbers_are_said(tmp_path: Path) -> None:
     contents = {name: value.bfloat16() for name, value in create_model("cifar_quick").state_dict().items()}
     contents["fc10.bias"][0] = float("nan")

@@ -101,7 +101,18 @@ def test_safetensors_of_others_are_recognised_by_names_and_shapes(tmp_path: Path
             lambda d: d["architecture"]["layers"][0].update(kernel="5"),
             "description is damaged|describes another network",
         ),
-        (lambda d: d["classes"].append("dog"), "it names 4 classes"),
+        (lambda d: d["classes"].append("dog"), "classes are not 3 names"),
+        (lambda d: d["class_names"].pop(), "class_names are not 3 names"),
+        (lambda d: d["class_names"].__setitem__(0, 7), "class_names are not 3 names"),
+        (lambda d: d.update(num_classes=2, classes=["a", "b"], class_names=["a", "b"]), "it names 2 classes"),
+        (lambda d: d.update(num_classes="3"), "num_classes is of the type str"),
+        (lambda d: d.update(step="1"), "step is of the type str"),
+        (lambda d: d.update(environment=[]), "environment is of the type list"),
+        (lambda d: d.update(environment={"imported": {"names": 3}}), r"imported\.names is of the type int"),
+        (lambda d: d.update(recipe={"runtime": 3}), r"recipe\.runtime is of the type int"),
+        (lambda d: d["preprocessing"].update(image_size=float("inf")), "cannot convert float infinity"),
+        (lambda d: d["preprocessing"].update(crop_size=10**6), "crops of 1000000 px from squares of 32"),
+        (lambda d: d["preprocessing"].update(mean_mode="other"), "mean_mode is 'other'"),
         (lambda d: d.update(image_size=10**12), "larger than"),
         (lambda d: d["preprocessing"].update(image_size=10**6), "squares of 1,000,000 pixels"),
         (lambda d: d.pop("metrics"), "its description is damaged"),
@@ -117,6 +128,12 @@ def test_a_description_that_is_not_of_the_weights_is_refused(change, message, tm
     save_file(tensors, tmp_path / "changed.safetensors", metadata={"alexnet": json.dumps(description)})
     with pytest.raises(UserError, match=message):
         import_weights(tmp_path / "changed.safetensors")
+
+
+def test_a_description_without_end_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "deep.safetensors", metadata={"alexnet": "[" * 100_000})
+    with pytest.raises(UserError, match="description is damaged"):
+        import_weights(tmp_path / "deep.safetensors")
 
 
 def header(text: bytes, length: int | None = None) -> bytes:
