@@ -31,6 +31,7 @@ SETTINGS = (
     "train.min_steps=none",
     "train.evaluate_every_epochs=2",
     "train.checkpoint_minutes=0",
+    "train.keep_checkpoints=2",
     "optimizer.lr=0.001",
     'evaluate.views="center"',
     'runtime.precision="float32"',

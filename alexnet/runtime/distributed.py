@@ -138,11 +138,14 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
             "torchrun, or with alexnet train --devices; or unset WORLD_SIZE."
         )
     store, rank, size = next(rendezvous("env://"))
+    # torchrun keeps one store for all of its restarts (seen in torch 2.13): without a name of their own, processes would
+    # be told the addresses of those that died, and wait for them.
+    store = PrefixStore(f"alexnet/restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(given["LOCAL_RANK"]) % torch.cuda.device_count())
-    heartbeat = Heartbeat(PrefixStore("alexnet", store), rank, size)
+    heartbeat = Heartbeat(store, rank, size)
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = World(rank, size, int(given["LOCAL_RANK"]), local_size, heartbeat)
     try:

@@ -116,4 +116,4 @@ class Heartbeat:
 
 
 def _key(rank: int) -> str:
-    return f"alexnet/sign-of-life/{rank}"
+    return f"sign-of-life/{rank}"

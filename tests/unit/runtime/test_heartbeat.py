@@ -46,7 +46,7 @@ def test_the_one_that_is_furthest_behind_comes_first():
     one.close()
     for rank, step in ((1, 12), (2, 11)):
         said = {"doing": "exchanging gradients", "step": step, "seconds": 1.0, "at": time.time()}
-        store.set(f"alexnet/sign-of-life/{rank}", json.dumps(said))
+        store.set(f"sign-of-life/{rank}", json.dumps(said))
     assert [sign.rank for sign in one.others()] == [2, 1]
 
 
@@ -63,7 +63,7 @@ def test_a_closed_heartbeat_falls_silent(monkeypatch):
     beat = Heartbeat(store, 0, 1)
     beat.close()
     time.sleep(0.1)
-    said = store.get("alexnet/sign-of-life/0")
+    said = store.get("sign-of-life/0")
     beat.doing("anything", 5)
     time.sleep(0.1)
-    assert store.get("alexnet/sign-of-life/0") == said
+    assert store.get("sign-of-life/0") == said
