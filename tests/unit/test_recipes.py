@@ -75,7 +75,10 @@ def test_the_command_of_a_header_trains_that_recipe(name):
     program, command, recipe, *rest = shlex.split(line)
     assert (program, command) == ("alexnet", "train")
     assert load_recipe(*split_arguments([recipe])) == load_recipe(name)
-    assert rest[0::2] == (["--data", "--init", "--output"] if name == "transfer" else ["--data", "--output"])
+    expected = {"transfer": ["--data", "--init", "--output"]} | dict.fromkeys(
+        ["bn-8k", "bn-32k"], ["--data", "--output", "--devices"]
+    )
+    assert rest[0::2] == expected.get(name, ["--data", "--output"])
 
 
 @pytest.mark.parametrize("name", NAMES)
