@@ -75,10 +75,8 @@ def test_the_command_of_a_header_trains_that_recipe(name):
     program, command, recipe, *rest = shlex.split(line)
     assert (program, command) == ("alexnet", "train")
     assert load_recipe(*split_arguments([recipe])) == load_recipe(name)
-    expected = {"transfer": ["--data", "--init", "--output"]} | dict.fromkeys(
-        ["bn-8k", "bn-32k"], ["--data", "--output", "--devices"]
-    )
-    assert rest[0::2] == expected.get(name, ["--data", "--output"])
+    options = ["--data", *(["--init"] if name == "transfer" else []), "--output"]
+    assert rest[0::2] == options + (["--devices"] if name.startswith("bn-") else [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,7 +24,9 @@ def _enough_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_of_the_package_is_sound(name, ids):
+def test_every_recipe_of_the_package_is_sound(name, ids, monkeypatch):
+    if name.startswith("bn-"):  # a batch for many machines
+        monkeypatch.setattr(recipe, "available_bytes", lambda device: 256 * 2**30)
     _, findings = inspect_recipe(name, load_recipe(name))
     assert is_healthy(findings) and set(ids(findings)) <= {"literal-initialization"}
 
