@@ -7,6 +7,7 @@ Nothing heavy is imported here: a command imports what it needs when it runs, so
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -158,6 +159,12 @@ def doctor(
         bool,
         typer.Option("--full", help="Look at every image, not a sample; of a prepared set, compare the checksums."),
     ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay", help="Of a run whose loss was not finite: repeat its last steps to see where it began."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong with data, a recipe, a checkpoint, a run or the machine.
@@ -166,7 +173,7 @@ def doctor(
     """
     from alexnet.commands.doctor import doctor_command
 
-    if not doctor_command(things or [], data or [], init=init, full=full, as_json=json):
+    if not doctor_command(things or [], data or [], init=init, full=full, replay=replay, as_json=json):
         raise typer.Exit(1)
 
 
@@ -303,10 +310,11 @@ def main() -> NoReturn:
     """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
     try:
         app(prog_name="alexnet")
-    except UserError as error:
-        _fail(str(error), 2)
-    except RunError as error:
-        _fail(str(error), 1)
+    except (UserError, RunError) as error:
+        code = 2 if isinstance(error, UserError) else 1
+        if error.is_told_elsewhere:
+            sys.exit(code)
+        _fail(str(error), code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(
@@ -329,7 +337,9 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # torchrun's: processes of one training share this terminal
+    where = "" if rank == "0" else f" on rank {rank}"
+    print(f"error{where}: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -117,8 +117,11 @@ class LayerOptimizerConfig(Section):
 
 
 class OptimizerConfig(Section):
-    rule: Literal["krizhevsky_2012", "sgd"] = "krizhevsky_2012"
-    """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes."""
+    rule: Literal["krizhevsky_2012", "sgd", "lars"] = "krizhevsky_2012"
+    """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes. lars:
+    krizhevsky_2012 with each parameter's rate in proportion to |weight| / |gradient|, for batches of thousands."""
+    lars_eta: Positive = 0.001
+    """lars: the proportion."""
     lr: Positive = 0.01
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 5e-4
@@ -134,7 +137,7 @@ class OptimizerConfig(Section):
 class LayerScheduleConfig(Section):
     """A learning rate over time, as a factor of its base rate."""
 
-    name: Literal["constant", "steps", "plateau", "dexp", "cosine"] = "constant"
+    name: Literal["constant", "steps", "plateau", "dexp", "cosine", "poly"] = "constant"
     milestones: Epochs = ()
     """steps: epochs at which the factor changes."""
     factors: Factors = ()
@@ -153,6 +156,8 @@ class LayerScheduleConfig(Section):
     """plateau: number of drops (three in the paper)."""
     final_factor: NonNegative = 0.0
     """cosine: the factor at the end."""
+    power: Positive = 2.0
+    """poly: the factor is the share of the run that is left, to this power."""
     freeze_epoch: NonNegative | None = None
     """Any: the factor is 0 from this epoch on."""
 
@@ -171,7 +176,9 @@ class LayerScheduleConfig(Section):
 
 class ScheduleConfig(LayerScheduleConfig):
     warmup_epochs: NonNegative = 0.0
-    """All rates rise linearly from 0 over so many epochs."""
+    """All rates rise linearly over so many epochs."""
+    warmup_start_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The factor that they rise from."""
     bias: LayerScheduleConfig | None = None
     """The biases' own schedule; None follows the weights'."""
     layers: dict[str, LayerScheduleConfig] = {}
@@ -182,12 +189,13 @@ class ScheduleConfig(LayerScheduleConfig):
 class TrainConfig(Section):
     epochs: Positive = 90.0
     min_steps: PositiveInt | None = None
-    """Train at least so many steps, however few images there are. Evaluations, dexp and cosine are stretched with
-    the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
+    """Train at least so many steps, however few images there are. Evaluations, dexp, cosine and poly are stretched
+    with the run; what is given in epochs (milestones, warm-up, freezing, the end of colour noise) is not."""
     batch_size: PositiveInt = 128
     """Images per weight update, over all devices."""
-    micro_batch_size: PositiveInt | None = None
-    """Images per forward pass; smaller than batch_size accumulates gradients. None: the whole batch at once."""
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Images per forward pass of a process; fewer than it has of a batch accumulate gradients, which changes nothing
+    but rounding. None: all at once; "auto": as many as fit the memory that is free when the run begins."""
     label_smoothing: Fraction = 0.0
     ema_decay: Fraction | None = None
     """Keep an exponential moving average of the weights, and evaluate that."""
@@ -199,6 +207,9 @@ class TrainConfig(Section):
     evaluate_every_epochs: Positive = 1.0
     checkpoint_minutes: NonNegative = 10.0
     """Save at least this often (and at the end and when stopped); has no effect on the result."""
+    keep_checkpoints: PositiveInt = 2
+    """So many checkpoints to go on from are kept: checkpoints/last.pt, last-1.pt, ... If one turns out damaged, the run
+    goes on from the one before; has no effect on the result."""
     on_stuck: Literal["warn", "stop"] = "warn"
     """What to do when the loss stays where guessing would put it: say so with the likely cause, or stop as well."""
 
@@ -229,6 +240,24 @@ class RuntimeConfig(Section):
     """Only deterministic kernels (matters on GPUs; on a CPU they all are)."""
 
 
+class ParallelConfig(Section):
+    """How several processes train together; how many there are is torchrun's or --devices' to say.
+
+    The result is the same to rounding in every way. Without a word here each process has the whole network and a part
+    of the images.
+    """
+
+    towers: Literal[1, 2] = 1
+    """2: each of two processes has one of the paper's towers, and all images (paper 3.2)."""
+    classifier: Literal["replicate", "shard"] = "replicate"
+    """shard: each process has a part of the fully-connected layers, for the images of all; convolutions are whole."""
+    weights: Literal["replicate", "shard"] = "replicate"
+    """shard: each process keeps a part of all weights, gradients and velocities; a layer is put together for its turn
+    (FSDP2)."""
+    timeout_minutes: Positive = 30.0
+    """A process that waits longer than this for another gives up, and with it the run. Has no effect on the result."""
+
+
 class LoggingConfig(Section):
     log_every_steps: PositiveInt = 10
     tensorboard: bool = False
@@ -248,4 +277,5 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    parallel: ParallelConfig = ParallelConfig()
     logging: LoggingConfig = LoggingConfig()

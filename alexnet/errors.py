@@ -7,6 +7,12 @@ class UserError(Exception):
     The message is one or two sentences that name the thing and the remedy; it is shown without a traceback.
     """
 
+    is_told_elsewhere = False
+    """Another process of the same training prints it."""
+
 
 class RunError(Exception):
     """A run that failed although it was asked for correctly: a full disk, a loss that is not finite. Exit code 1."""
+
+    is_told_elsewhere = False
+    """Another process of the same training prints it."""

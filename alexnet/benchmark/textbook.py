@@ -158,3 +158,5 @@ def _plain_layer(shapes: LayerShapes) -> nn.Module:
             return nn.BatchNorm2d(inputs[0], eps=layer.eps, momentum=layer.momentum)
         case records.Dropout():
             return _Dropout(layer)
+        case records.Exchange():
+            raise ValueError("a part of a network has no textbook form")

@@ -13,15 +13,27 @@ from alexnet.commands.output import print_json
 from alexnet.doctor.examine import examine, sort_things
 from alexnet.doctor.findings import SEVERITIES, Finding, is_healthy
 from alexnet.reporting.console import printable
+from alexnet.reporting.progress import Progress
 
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def doctor_command(
-    arguments: Sequence[str], data: Sequence[str], *, init: str | None = None, full: bool, as_json: bool
+    arguments: Sequence[str],
+    data: Sequence[str],
+    *,
+    init: str | None = None,
+    full: bool,
+    replay: bool = False,
+    as_json: bool,
 ) -> bool:
     """Examine the named things (none: the machine) and print the findings; returns whether there are only notes."""
-    findings = examine(sort_things(arguments, data, init), full=full)
+    things = sort_things(arguments, data, init)
+    if replay:
+        with Progress("silent" if as_json else "auto") as display:
+            findings = examine(things, full=full, display=display)
+    else:
+        findings = examine(things, full=full)
     healthy = is_healthy(findings)
     if as_json:
         counts = Counter(item.severity for item in findings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from alexnet.errors import UserError
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    print(json_text(record))
+    """Print one JSON object on standard output; of the processes of one training, the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json_text(record))
 
 
 def json_text(record: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ def train_command(
     on_stuck: str | None,
     as_json: bool,
     quiet: bool,
-) -> None:
-    """Train, or go on; print the summary as JSON where that is asked for."""
+) -> int:
+    """Train, or go on; print the summary as JSON where that is asked for. Returns the exit code."""
     name, overrides = split_arguments(arguments)
     if init is not None and name is None:
         name = TRANSFER_RECIPE
@@ -33,10 +33,12 @@ def train_command(
     data = choose_data(name, data)
     output = output or choose_output(name, data)
     from alexnet.training import run
+    from alexnet.training.stop_signals import exit_code
 
     summary = run.train(name, data, output, overrides=overrides, init=init, progress="silent" if quiet else "auto")
     if as_json:
         print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
+    return 0 if summary.finished else exit_code(summary.stopped_by)
 
 
 def _frozen(names: str | None) -> list[str]:

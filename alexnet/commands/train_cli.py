@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,10 @@ def train(
         str | None,
         typer.Option(help="When the loss stays at guessing: warn or stop (exit code 1). Default: the recipe's, warn."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train in so many processes of this machine, a GPU each. Other machines: torchrun."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,6 +63,13 @@ def train(
 
     Stop it whenever you like: the same command goes on where it stopped, to the same weights.
     """
+    if devices is not None:
+        from alexnet.commands.launch import launch, without_devices
+
+        raise typer.Exit(launch(devices, without_devices(sys.argv[1:])))
     from alexnet.commands.train import train_command
 
-    train_command(arguments or [], data, output, init=init, freeze=freeze, on_stuck=on_stuck, as_json=json, quiet=quiet)
+    code = train_command(
+        arguments or [], data, output, init=init, freeze=freeze, on_stuck=on_stuck, as_json=json, quiet=quiet
+    )
+    raise typer.Exit(code)

@@ -28,6 +28,12 @@ class Augmentation:
     divisor: float
     """The whole image is divided by this."""
 
+    def of_rows(self, rows: range) -> Augmentation:
+        """The part that concerns some consecutive images of the batch."""
+        part = slice(rows.start, rows.stop)
+        shift = None if self.color_shift is None else self.color_shift[part]
+        return Augmentation(self.boxes[part], self.flips[part], shift, self.divisor)
+
 
 def draw_augmentation(
     config: AugmentConfig,

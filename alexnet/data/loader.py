@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,9 +76,13 @@ class TrainingLoader:
         batch_size: int,
         crop_size: int,
         num_workers: int,
+        rows: range | None = None,
         pinned: bool = False,
     ) -> None:
-        """pinned: make batches in memory that CUDA copies from directly."""
+        """batch_size: images of a step over all processes; rows: which of them are made here (None: all).
+
+        pinned: make batches in memory that CUDA copies from directly.
+        """
         self.images = images
         self.statistics = statistics
         self.augment = augment
@@ -85,16 +90,24 @@ class TrainingLoader:
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.num_workers = num_workers
+        self.rows = range(batch_size) if rows is None else rows
         self._announced: Sequence[int] | None = None
-        self._memory = BatchMemory((batch_size, crop_size, crop_size, 3), pinned=pinned)
+        self._memory = BatchMemory((len(self.rows), crop_size, crop_size, 3), pinned=pinned)
+
+    def for_one_process(self) -> TrainingLoader:
+        """The same batches, all rows of them made here."""
+        whole = copy(self)
+        whole.rows = range(self.batch_size)
+        whole._memory = BatchMemory((self.batch_size, self.crop_size, self.crop_size, 3), pinned=False)
+        return whole
 
     def make_batch(self, step: int) -> Batch:
-        """The batch of one step: a pure function of (data, recipe, seed, step)."""
+        """The batch of one step (its rows of this process): a pure function of (data, recipe, seed, step)."""
         assembly = _Assembly(self, self._memory, step)
-        assembly.fill(range(self.batch_size))
+        assembly.fill(range(len(self.rows)))
         return assembly.batch()
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch]:
         """The batches of steps start, ..., stop - 1 in order; reads ahead in `num_workers` threads."""
         if self.num_workers == 0:
             for step in range(start, stop):
@@ -132,9 +145,10 @@ class TrainingLoader:
             self._announced = shards
 
     def _pieces(self) -> list[range]:
-        """The rows of a batch, in pieces: a few for each thread."""
-        size = max(1, min(_MOST_ROWS, self.batch_size // (2 * self.num_workers)))
-        return [range(row, min(row + size, self.batch_size)) for row in range(0, self.batch_size, size)]
+        """The rows made here, counted from 0, in pieces: a few for each thread."""
+        count = len(self.rows)
+        size = max(1, min(_MOST_ROWS, count // (2 * self.num_workers)))
+        return [range(row, min(row + size, count)) for row in range(0, count, size)]
 
 
 class _Assembly:
@@ -174,8 +188,9 @@ class _Assembly:
                 return
             loader = self._loader
             first = self._step * loader.batch_size
-            self.indices = loader.order.indices(first, loader.batch_size)
-            self.plan: Augmentation = draw_augmentation(
+            # Drawn for the whole batch, so that it does not matter how many processes share it.
+            self.indices = loader.order.indices(first, loader.batch_size)[loader.rows.start : loader.rows.stop]
+            whole = draw_augmentation(
                 loader.augment,
                 loader.statistics,
                 seed=loader.order.seed,
@@ -185,6 +200,7 @@ class _Assembly:
                 image_size=loader.images.image_size,
                 crop_size=loader.crop_size,
             )
+            self.plan: Augmentation = whole.of_rows(loader.rows)
             self.crops = self._memory.take()
             self.pixels = self.crops.numpy()
             self._is_planned = True

@@ -212,7 +212,21 @@ RUN = {
     ),
     "run-active": Entry(_N, "The run is going on.", "Nothing."),
     "diverged": Entry(
-        _P, "The loss became nan or inf.", "Lower optimizer.lr, or add schedule.warmup_epochs, in a new --output."
+        _P,
+        "The loss became nan or inf.",
+        "Lower optimizer.lr, or add schedule.warmup_epochs, in a new --output; --replay shows where it began.",
+    ),
+    "replay-diverged": Entry(
+        _P,
+        "The steps before a loss that was not finite, repeated from the last checkpoint (--replay), end as they did.",
+        "Weights that have grown: lower optimizer.lr or add schedule.warmup_epochs. A few images: look at them, and at "
+        "diverged.npz. Neither: runtime.precision=float32.",
+    ),
+    "replay-finite": Entry(
+        _W,
+        "The steps before a loss that was not finite, repeated (--replay), end well this time.",
+        "Go on with the same command. Rounding differs between numbers of processes and between machines; if it comes "
+        "again at another step, test the machine's memory.",
     ),
     "stuck": Entry(
         _P,

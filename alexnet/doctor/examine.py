@@ -16,8 +16,10 @@ from alexnet.doctor.findings import SEVERITIES, Finding, finding
 from alexnet.doctor.initial import inspect_init, inspect_init_fit
 from alexnet.doctor.machine import inspect_machine
 from alexnet.doctor.recipe import inspect_fit, inspect_recipe
+from alexnet.doctor.replayed import inspect_replay
 from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
+from alexnet.reporting.progress import Progress
 from alexnet.training.checkpoint import Checkpoint, is_on_the_hub
 from alexnet.training.initial_weights import recipe_with_init
 
@@ -108,8 +110,13 @@ def _add_recipe(things: Things, name: str) -> None:
     things.recipe = name
 
 
-def examine(things: Things, *, full: bool = False) -> list[Finding]:
-    """All findings, the worst first within each thing; about the machine where nothing is named."""
+def examine(things: Things, *, full: bool = False, display: Progress | None = None) -> list[Finding]:
+    """All findings, the worst first within each thing; about the machine where nothing is named.
+
+    display: repeat the steps of runs that have diverged, and show there how far that is.
+    """
+    if display is not None and not things.runs:
+        raise UserError("--replay repeats the steps of a run that has diverged; name the run's folder.")
     if not (things.data or things.recipe or things.checkpoints or things.runs):
         return inspect_machine()
     findings: list[Finding] = []
@@ -123,6 +130,8 @@ def examine(things: Things, *, full: bool = False) -> list[Finding]:
     for path in things.runs:
         run_recipe, found = inspect_run(path)
         findings += found
+        if display is not None:
+            findings += inspect_replay(path, display)
         checkpoint = _examine_checkpoint(path, findings) if (path / "checkpoints").is_dir() else None
         if checkpoint is not None:
             checkpoints.append((str(path), checkpoint))

@@ -9,12 +9,12 @@ from alexnet.config import LayerScheduleConfig, Recipe
 from alexnet.doctor.data import DataFacts
 from alexnet.doctor.findings import Finding, finding
 from alexnet.doctor.initial import frozen_at_random
-from alexnet.doctor.memory import available_bytes, step_memory
 from alexnet.errors import UserError
 from alexnet.models import AlexNet
 from alexnet.models.architecture import BatchNorm
 from alexnet.runtime.device import choose_execution, has_fast_bfloat16
 from alexnet.training.freezing import is_frozen_from_the_start
+from alexnet.training.memory import available_bytes, step_memory
 from alexnet.training.network import build_network
 
 _LR_TOLERANCE = 3.0
@@ -50,7 +50,7 @@ def inspect_recipe(
         findings.append(finding("literal-initialization", name, what))
     norms = any(isinstance(layer, BatchNorm) for layer in model.architecture.layers)
     micro = recipe.train.micro_batch_size
-    if norms and micro is not None and micro < recipe.train.batch_size:
+    if norms and isinstance(micro, int) and micro < recipe.train.batch_size:
         what = f"{recipe.model.name} normalises each micro-batch of {micro} by itself, not the batch."
         findings.append(finding("micro-batch-norm", name, what))
     return model, findings
@@ -88,7 +88,10 @@ def _layers(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
 
 
 def _rate(name: str, recipe: Recipe) -> list[Finding]:
-    """The rate against the reference: 0.01 at 128 and 0.02 at 256 (paper 5 and the 2012 log); 0.001 for CIFAR nets."""
+    """The rate against the reference: 0.01 at 128 and 0.02 at 256 (paper 5 and the 2012 log); 0.001 for CIFAR nets.
+
+    Under LARS it is a factor of rates that follow from the weights, and compares with nothing.
+    """
     batch = recipe.train.batch_size
     reference = 0.001 if recipe.model.name.startswith("cifar_") else 0.01
     linear, root = reference * batch / 128, reference * math.sqrt(batch / 128)
@@ -104,7 +107,9 @@ def _rate(name: str, recipe: Recipe) -> list[Finding]:
     what = f"optimizer.lr = {recipe.optimizer.lr:g} at batch {batch}{momentum} is {{}} the reference, {linear:.3g}."
     # With a trained network to begin with, it is what has been learnt that a high rate would spoil.
     share = recipe.optimizer.copied_lr_factor if recipe.model.init is not None else 1.0
-    if rate * share > high:
+    if recipe.optimizer.rule == "lars":
+        pass
+    elif rate * share > high:
         findings.append(finding("lr-too-high", name, what.format(f"{rate / linear:.3g} times"), evidence))
     elif rate < low:
         findings.append(finding("lr-too-low", name, what.format(f"1/{linear / rate:.3g} of"), evidence))
@@ -188,7 +193,7 @@ def _machine(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
         what = f"runtime.precision = bfloat16, which {execution.device.type} does not do fast on this machine."
         findings.append(finding("slow-bfloat16", name, what))
     memory, available = step_memory(recipe, model, execution.dtype), available_bytes(execution.device)
-    if memory.total > available:
+    if memory.total > available and recipe.train.micro_batch_size != "auto":
         fits = memory.largest_batch(available)
         what = (
             f"A step with {memory.images} images at once needs about {memory.total / 2**30:.1f} GB; "

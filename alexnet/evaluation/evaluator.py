@@ -16,6 +16,7 @@ from alexnet.errors import RunError, UserError
 from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 from alexnet.evaluation.views import cut_views, view_crops, weighted_views
 from alexnet.ops.working_copy import working_copies
+from alexnet.runtime.distributed import ALONE, World
 
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
@@ -34,6 +35,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     num_workers: int = 2,
+    world: World = ALONE,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
     """Evaluate `models`, already on `device`, as one ensemble on every image of `images`, each counted once.
@@ -41,8 +43,9 @@ def evaluate(
     Softmax probabilities (float32) are averaged over views, then over models (paper 4.1; S layer.cu:1804-1839); error
     rates and loss are those of the mean. Each model has its own preprocessing and crop size; all share `classes`.
     `batch_size` counts views per forward pass and does not change the result beyond rounding. `dtype` is that of the
-    network's inputs. The models' training or evaluation modes are restored afterwards.
-    `num_workers` threads decode images that are not held in memory. `on_progress(images done, images in all)`.
+    network's inputs. The models' training or evaluation modes are restored afterwards. `num_workers` threads decode
+    images that are not held in memory. `on_progress(images done, images in all)`. The processes of `world` take turns
+    at the batches, which are those that one process alone would make, and all return the same report.
 
     Raises UserError when models, images and classes do not fit each other; RunError when a network's output is not
     finite, naming the first such image.
@@ -50,14 +53,15 @@ def evaluate(
     labels = np.asarray(images.labels, dtype=np.int64)
     _check(models, preprocessings, images, labels, classes)
     started = time.perf_counter()
-    probabilities = torch.empty(len(images), len(classes), dtype=torch.float32, device=device)
-    finite = torch.empty(len(images), dtype=torch.bool, device=device)
+    # Zero where another process has the result: the sum over processes is the whole, to the last bit.
+    probabilities = torch.zeros(len(images), len(classes), dtype=torch.float32, device=device)
+    finite = torch.zeros(len(images), dtype=torch.uint8, device=device)
     num_views = len(view_crops(views, images.image_size, preprocessings[0].crop_size))
-    done = 0
+    batches = in_batches(len(images), max(1, batch_size // num_views))[world.rank :: world.size]
     weights = [weight for model in models for weight in model.parameters()]
     with evaluation_mode(models), working_copies(weights, dtype, keep=False), torch.inference_mode():
-        for squares in square_batches(images, max(1, batch_size // num_views), num_workers):
-            part = slice(done, done + len(squares))
+        for batch, squares in zip(batches, square_batches(images, batches, num_workers), strict=True):
+            part = slice(batch.start, batch.stop)
             # Nothing is read back from the device inside the loop, so that batches can queue up on it.
             on_device = [squares.to(device)] * len(models)
             mean, finite[part] = ensemble_probabilities(
@@ -66,16 +70,15 @@ def evaluate(
             if mean.shape[1] != len(classes):
                 raise UserError(f"The model has {mean.shape[1]} outputs, but the data has {len(classes)} classes.")
             probabilities[part] = mean
-            done = part.stop
             if on_progress is not None:
-                on_progress(done, len(images))
-    _check_finite(finite.cpu().numpy(), images)
+                on_progress(len(images) if batch is batches[-1] else part.stop, len(images))
+    world.sum(probabilities)
+    _check_finite(world.sum(finite).cpu().numpy() > 0, images)
     crop_sizes = tuple(preprocessing.crop_size for preprocessing in preprocessings)
-    protocol = Protocol(views, images.image_size, crop_sizes, seconds=time.perf_counter() - started)
     return summarize(
         probabilities.cpu().numpy(),
         labels,
-        protocol=protocol,
+        protocol=Protocol(views, images.image_size, crop_sizes, seconds=time.perf_counter() - started),
         keys=[str(key) for key in images.keys],
         classes=classes,
         class_names=class_names or classes,
@@ -140,32 +143,34 @@ def evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def square_batches(images: ImageSet, size: int, num_workers: int) -> Iterator[Tensor]:
-    """The squares in order, (<= size, S, S, 3) uint8; decoded one batch ahead where they are not in memory."""
-    starts = range(0, len(images), size)
+def in_batches(count: int, size: int) -> list[range]:
+    """The numbers 0 to count - 1 in runs of `size`, the last of which may be shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def square_batches(images: ImageSet, batches: Sequence[range], num_workers: int) -> Iterator[Tensor]:
+    """The squares of some runs of images, each (n, S, S, 3) uint8; decoded a batch ahead where not in memory."""
     if images.array is not None or num_workers == 0:
-        for start in starts:
-            yield _stack(images, start, size)
+        for batch in batches:
+            yield _stack(images, batch)
         return
     with ThreadPoolExecutor(num_workers) as pool:
         pending: list[list[Future[np.ndarray]]] = []
         try:
-            for start in starts:
-                stop = min(start + size, len(images))
-                pending.append([pool.submit(images.square, index) for index in range(start, stop)])
+            for batch in batches:
+                pending.append([pool.submit(images.square, index) for index in batch])
                 if len(pending) == 2:
                     yield torch.from_numpy(np.stack([future.result() for future in pending.pop(0)]))
-            for batch in pending:
-                yield torch.from_numpy(np.stack([future.result() for future in batch]))
+            for futures in pending:
+                yield torch.from_numpy(np.stack([future.result() for future in futures]))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _stack(images: ImageSet, start: int, size: int) -> Tensor:
+def _stack(images: ImageSet, batch: range) -> Tensor:
     if images.array is None:
-        stop = min(start + size, len(images))
-        return torch.from_numpy(np.stack([images.square(index) for index in range(start, stop)]))
-    squares = images.array[start : start + size]
+        return torch.from_numpy(np.stack([images.square(index) for index in batch]))
+    squares = images.array[batch.start : batch.stop]
     return torch.from_numpy(squares if squares.flags.writeable else squares.copy())
 
 

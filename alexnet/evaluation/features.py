@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import RunError
-from alexnet.evaluation.evaluator import evaluation_mode, square_batches
+from alexnet.evaluation.evaluator import evaluation_mode, in_batches, square_batches
 from alexnet.evaluation.views import cut_views, view_crops, weighted_views
 from alexnet.models import AlexNet, Architecture
 from alexnet.models.architecture import Dropout
@@ -60,7 +60,7 @@ def stream_features(
     as (channel, row, column). Raises UserError for a name that is no layer.
     """
     done = 0
-    for squares in square_batches(images, batch_size, num_workers):
+    for squares in square_batches(images, in_batches(len(images), batch_size), num_workers):
         yield layer_outputs(model, preprocessing, squares, layer, device=device, dtype=dtype).flatten(1)
         done += len(squares)
         if on_progress is not None:

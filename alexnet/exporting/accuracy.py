@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet.data.squares import ImageSet
 from alexnet.errors import RunError
-from alexnet.evaluation.evaluator import evaluate, square_batches
+from alexnet.evaluation.evaluator import evaluate, in_batches, square_batches
 from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 from alexnet.exporting.verification import Runner
 from alexnet.training.checkpoint import Checkpoint, build_model
@@ -91,7 +91,7 @@ def _evaluate_file(
     started = time.perf_counter()
     parts: list[np.ndarray] = []
     done = 0
-    for squares in square_batches(images, _BATCH_SIZE, num_workers=2):
+    for squares in square_batches(images, in_batches(len(images), _BATCH_SIZE), num_workers=2):
         parts.append(run(squares.numpy())["probabilities"])
         done += len(squares)
         if on_progress is not None:

@@ -133,6 +133,19 @@ class Dropout:
     scaling: DropoutScaling
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """Where parts of a network, each on a process of its own, give each other what they hold (models/parts.py)."""
+
+    name: str
+    held: Literal["maps", "images"]
+    """What each part has its share of before: of the maps (or features), or of the images of a batch."""
+    wanted: Literal["all", "images"]
+    """After: everything, or the share of the images."""
+    channels: int
+    """Maps (or features) of all parts together."""
+
+
 Layer: TypeAlias = (
     Convolution
     | Local
@@ -147,6 +160,7 @@ Layer: TypeAlias = (
     | AdaptiveAveragePool
     | BatchNorm
     | Dropout
+    | Exchange
 )
 Shape: TypeAlias = tuple[int, ...]
 """(channels, height, width) or (features,) of one image's activations."""
@@ -169,6 +183,7 @@ _LAYER_KINDS: dict[str, type] = {
         Dropout,
     )
 }
+"""Those that a file can name. Parts of a network (Exchange) are made of whole ones, and are in no file."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +299,8 @@ def _output_shape(layer: Layer, inputs: Shape, num_classes: int) -> Shape:
             return (inputs[0], side, side)
         case AdaptiveAveragePool():
             return (inputs[0], layer.size, layer.size)
+        case Exchange():
+            return (layer.channels, *inputs[1:])
         case Linear():
             return (num_classes if layer.features is None else layer.features,)
         case _:
@@ -297,3 +314,9 @@ def pooled_side(side: int, size: int, stride: int, ceil_mode: bool) -> int:
     pooled = math.ceil((side - size) / stride) + 1
     # The last window has to begin inside the map.
     return pooled - 1 if (pooled - 1) * stride >= side else pooled
+
+
+def share_of_rows(total: int, parts: int, rank: int) -> slice:
+    """A part's share of `total` things, as torch.chunk and DTensor deal them out: the last may be smaller."""
+    size = -(-total // parts)
+    return slice(min(rank * size, total), min((rank + 1) * size, total))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from alexnet.models import architecture as records
 from alexnet.models.architecture import LayerShapes
+from alexnet.models.exchange import Exchange
 from alexnet.ops.response_norm import response_norm, spatial_norm
 from alexnet.ops.space_to_depth import conv2d_by_space_to_depth
 from alexnet.ops.working_copy import in_dtype
@@ -177,3 +178,5 @@ def build_layer(shapes: LayerShapes) -> nn.Module:
             return nn.BatchNorm2d(inputs[0], eps=layer.eps, momentum=layer.momentum)
         case records.Dropout():
             return Dropout(layer.rate, layer.scaling)
+        case records.Exchange():
+            return Exchange(layer)

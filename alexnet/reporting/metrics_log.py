@@ -49,6 +49,16 @@ class MetricsLog:
             sink.close()
 
 
+class NoLog:
+    """The log of a process that leaves the writing to another: takes everything, keeps nothing."""
+
+    def write(self, event: str, *, step: int, **values: Any) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
     """All complete events of a metrics.jsonl; a line that was cut off by a crash is left out."""
     events = []

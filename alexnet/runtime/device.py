@@ -118,9 +118,12 @@ def has_work(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.cuda.current_stream(device).query()
 
 
-def default_num_workers(images_in_memory: bool) -> int:
-    """Reading threads: one where images only need to be copied, one a core (at most eight) where they are decoded."""
-    return 1 if images_in_memory else max(1, min(8, os.cpu_count() or 1))
+def default_num_workers(images_in_memory: bool, num_processes: int = 1) -> int:
+    """Reading threads: one where images only need to be copied, one a core (at most eight) where they are decoded.
+
+    num_processes: that share this machine.
+    """
+    return 1 if images_in_memory else max(1, min(8, (os.cpu_count() or 1) // num_processes))
 
 
 def describe_choice(execution: Execution) -> str:

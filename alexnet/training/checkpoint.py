@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -80,10 +82,11 @@ class Checkpoint:
                 raise ValueError(f"imported.{name} is of the type {type(imported[name]).__name__}")
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old file or the new one, complete.
 
-    Raises RunError when the disk is full; what was there before is kept.
+    keep: how many checkpoints to keep; the older ones are `earlier_checkpoints(path)`. Raises RunError when the disk is
+    full; what was there before is kept.
     """
     contents = {
         "format": FORMAT,
@@ -94,7 +97,40 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "classes": list(checkpoint.classes),
         "class_names": list(checkpoint.class_names),
     }
-    write_atomically(Path(path), lambda file: torch.save(contents, file), _size_of(contents))
+    path = Path(path)
+    earlier = path.with_name(f".{path.name}.earlier.tmp")
+    if keep > 1 and path.is_file():
+        _link(path, earlier)
+    try:
+        write_atomically(path, lambda file: torch.save(contents, file), _size_of(contents))
+        if earlier.exists():
+            for number in range(keep - 1, 1, -1):
+                if (younger := _earlier(path, number - 1)).exists():
+                    younger.replace(_earlier(path, number))
+            earlier.replace(_earlier(path, 1))
+    finally:
+        earlier.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _earlier(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def earlier_checkpoints(path: Path) -> list[Path]:
+    """The checkpoints that `path` has replaced and that were kept, the youngest first: last-1.pt, last-2.pt, ..."""
+    found = []
+    while (earlier := _earlier(path, len(found) + 1)).is_file():
+        found.append(earlier)
+    return found
 
 
 def _size_of(value: Any) -> int:
@@ -111,7 +147,8 @@ def _size_of(value: Any) -> int:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint: a file of a run, or a safetensors file that this package wrote; see `checkpoint_file`.
 
-    No code from the file is executed (weights_only). Raises UserError when there is none, or when it is something else.
+    No code from the file is executed (weights_only), and its checksums are verified. Raises UserError when there is
+    none, when it is damaged, or when it is something else.
     """
     path = checkpoint_file(path)
     if not path.is_file():
@@ -123,6 +160,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     refuse_packed(path)
     try:
         with path.open("rb") as file:
+            _verify(file)
+            file.seek(0)
             contents = _read(file)
     except PermissionError:
         raise UserError(f"Cannot read {path}: permission denied.") from None
@@ -146,6 +185,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return _from_contents(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description is incomplete ({error}).") from None
+
+
+def _verify(file: BinaryIO) -> None:
+    """Compare everything in the file with the CRC-32 that torch.save wrote beside it, which torch.load does not do."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
 
 
 def refuse_packed(path: Path) -> None:

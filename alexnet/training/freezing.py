@@ -11,18 +11,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from alexnet.config import Recipe
 
 
-def freeze_by_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def freeze_by_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
     """Let what has a learning rate of 0 at this step cost no gradient; a frozen batch norm keeps its statistics.
 
     Below the first layer that learns nothing is computed backward at all. To be called in training mode, before each
-    step: a schedule may freeze a layer later (S layer-params-145.cfg freezes conv1 at epoch 72).
+    step: a schedule may freeze a layer later (S layer-params-145.cfg freezes conv1 at epoch 72). Returns whether the
+    frozen parameters are others than before.
     """
+    changed = False
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            parameter.requires_grad_(group["lr"] != 0)
+            learns = group["lr"] != 0
+            changed |= parameter.requires_grad != learns
+            parameter.requires_grad_(learns)
     for layer in model.modules():
         if isinstance(layer, _BatchNorm) and not any(weight.requires_grad for weight in layer.parameters()):
             layer.eval()
+    return changed
 
 
 def is_frozen_from_the_start(recipe: Recipe, layer: str, copied: Collection[str] = ()) -> bool:

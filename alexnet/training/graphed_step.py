@@ -95,6 +95,8 @@ class GraphedStep:
             return f"CUDA graphs need a CUDA device, and this is {device.type}"
         if not isinstance(optimizer, MomentumSGD):
             return f"{type(optimizer).__name__} has no update with rates on the device"
+        if optimizer.rule == "lars":
+            return "lars has its own update, in operations of torch"
         return None
 
     def _bind(self, bound: _BoundStep, device: torch.device) -> GraphedCall:

@@ -12,16 +12,18 @@ from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
 from alexnet.ops import native, triton_update
 from alexnet.ops.working_copy import note_working_copy, working_copy
+from alexnet.runtime.distributed import held_here
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
 
-Rule = Literal["krizhevsky_2012", "sgd"]
+MomentumRule = Literal["krizhevsky_2012", "sgd"]
+Rule = MomentumRule | Literal["lars"]
 
 _CHUNK = 1 << 19
 """Elements updated at a time: a chunk of weight, velocity and gradient (6 MB) stays in cache for all operations."""
 
 
 class MomentumSGD(torch.optim.Optimizer):
-    """SGD with momentum, by either rule. krizhevsky_2012 is the paper's, section 5 (S src/weights.cu:146-196)::
+    """SGD with momentum, by one of three rules. krizhevsky_2012 is the paper's, section 5 (S src/weights.cu:146-196)::
 
         v <- momentum * v - weight_decay * lr * w - lr * gradient
         w <- w + v
@@ -32,7 +34,13 @@ class MomentumSGD(torch.optim.Optimizer):
         w <- w + lr * v
 
     The two agree while lr is constant; after a drop, the paper's velocity still carries steps of the old size (paper.md
-    3.4). A parameter whose lr is 0 is frozen: neither it nor its velocity is touched.
+    3.4). lars is the paper's rule with a rate of its own for each parameter (You, Gitman and Ginsburg 2017, as their
+    solver computes it: weight decay is not in the denominator), so that large batches can have large rates::
+
+        lr of a parameter = lr * lars_eta * |w| / |gradient|
+
+    A parameter of zeros, such as a bias at its beginning, has lr * lars_eta. A parameter whose lr is 0 is frozen:
+    neither it nor its velocity is touched.
     """
 
     def __init__(
@@ -42,9 +50,11 @@ class MomentumSGD(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         rule: Rule = "krizhevsky_2012",
+        lars_eta: float = 0.001,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.rule: Rule = rule
+        self.lars_eta = lars_eta
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -57,9 +67,13 @@ class MomentumSGD(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
+                weight, gradient = held_here(parameter), held_here(parameter.grad)
                 if "velocity" not in state:
-                    state["velocity"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                _update(parameter, state["velocity"], parameter.grad, self.rule, **rates)
+                    state["velocity"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                if self.rule == "lars":
+                    _update_by_lars(weight, state["velocity"], gradient, self.lars_eta, **rates)
+                else:
+                    _update(weight, state["velocity"], gradient, self.rule, **rates)
 
 
 class _Factors(NamedTuple):
@@ -71,13 +85,15 @@ class _Factors(NamedTuple):
     step: float
 
 
-def _factors(rule: Rule, lr: float, momentum: float, weight_decay: float) -> _Factors:
+def _factors(rule: MomentumRule, lr: float, momentum: float, weight_decay: float) -> _Factors:
     if rule == "krizhevsky_2012":
         return _Factors(momentum, decay=weight_decay * lr, rate=lr, step=1.0)
     return _Factors(momentum, decay=weight_decay, rate=1.0, step=lr)
 
 
-def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rule: Rule, **rates: float) -> None:
+def _update(
+    weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rule: MomentumRule, **rates: float
+) -> None:
     """Update weight and velocity, and the weight's working copy where it has one."""
     copy = working_copy(weight, torch.bfloat16)
     if native.updates(weight, velocity, gradient):
@@ -97,6 +113,28 @@ def _update(weight: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor
             copy.copy_(weight)
     if copy is not None:
         note_working_copy(weight, copy)
+
+
+def _update_by_lars(
+    weight: torch.Tensor,
+    velocity: torch.Tensor,
+    gradient: torch.Tensor,
+    eta: float,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """As `_update`. The norms stay on the device: nothing waits for them."""
+    copy = working_copy(weight, torch.bfloat16)
+    gradient = gradient.to(weight.dtype)
+    weight_norm, gradient_norm = weight.norm(), gradient.norm()
+    known = (weight_norm > 0) & (gradient_norm > 0)
+    rate = lr * eta * torch.where(known, weight_norm / gradient_norm, 1.0)
+    velocity.mul_(momentum).sub_(rate * torch.add(gradient, weight, alpha=weight_decay))
+    weight.add_(velocity)
+    if copy is not None:
+        note_working_copy(weight, copy.copy_(weight))
 
 
 def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
@@ -148,7 +186,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig, copied: Collecti
 def build_optimizer(model: nn.Module, config: OptimizerConfig, copied: Collection[str] = ()) -> MomentumSGD:
     """The optimiser of a recipe, one parameter group a parameter; see `parameter_groups`."""
     groups = parameter_groups(model, config, copied)
-    return MomentumSGD(groups, config.lr, config.momentum, config.weight_decay, config.rule)
+    return MomentumSGD(groups, config.lr, config.momentum, config.weight_decay, config.rule, config.lars_eta)
 
 
 def set_learning_rates(

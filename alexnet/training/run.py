@@ -18,29 +18,28 @@ from alexnet.config_io import TRANSFER_RECIPE, load_recipe
 from alexnet.data.loader import TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.sampler import ImageOrder, ShardWindows, StagedOrder
-from alexnet.data.sources import open_source
-from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
-from alexnet.reporting.metrics_log import MetricsLog, open_sinks
+from alexnet.reporting.metrics_log import MetricsLog, NoLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
 from alexnet.runtime.device import (
     Execution,
-    choose_execution,
-    configure,
     default_num_workers,
     describe_choice,
     return_freed_memory,
 )
+from alexnet.runtime.distributed import World, join_world
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
+from alexnet.training.begin import begin_run, last_checkpoint
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.initial_weights import recipe_with_init
-from alexnet.training.network import BegunNetwork, begin_network
+from alexnet.training.network import BegunNetwork
+from alexnet.training.parallelism import rows_to_read
 from alexnet.training.run_data import RunData, load_run_data
 from alexnet.training.run_folder import RunFolder
 from alexnet.training.trainer import Trainer
@@ -56,7 +55,10 @@ class RunSummary:
     finished: bool
     """False when a signal stopped the run; the same command continues it."""
     values: dict[str, Any]
-    """summary.json, empty when not finished: errors as fractions with their protocol, step, images_per_second."""
+    """summary.json: errors as fractions with their protocol, step, images_per_second. Empty when not finished, and in
+    processes that are not the main one."""
+    stopped_by: int | None = None
+    """The number of that signal, in the process that got it."""
 
     @property
     def best_checkpoint(self) -> Path:
@@ -89,82 +91,52 @@ def train(
         recipe = load_recipe(recipe, overrides)
     else:
         recipe, note = recipe_with_init(recipe or TRANSFER_RECIPE, overrides, str(init), folder.saved_recipe())
-    with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
-        try:
-            if note:
-                display.message(note)
-            return _run(recipe, data, folder, display)
-        finally:
-            folder.close()
-            return_freed_memory()
+    with join_world(recipe.parallel.timeout_minutes) as world:
+        if not world.is_main:
+            progress = "silent"
+        with nullcontext(progress) if isinstance(progress, ProgressDisplay) else ProgressDisplay(progress) as display:
+            try:
+                if note:
+                    display.message(note)
+                return _run(recipe, data, folder, display, world)
+            finally:
+                folder.close()
+                return_freed_memory()
 
 
-def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay) -> RunSummary:
-    source = open_source(data_name, recipe.data)
-    if source.train is None:
-        raise UserError(f"{data_name} has no training images; it can only be evaluated on.")
-    recipe = _resolve(recipe, source, folder.saved_recipe())
-    execution = configure(recipe.runtime)
-    recipe, network = begin_network(recipe, folder, source.classes)
-    identity = {
-        "source": data_name,
-        "kind": source.kind,
-        "fingerprint": source.fingerprint,
-        "num_train": len(source.train),
-        "num_val": len(source.val),
-        "classes": list(source.classes),
-        "class_names": list(source.class_names),
-    }
-    folder.open(recipe, identity)
-    if folder.summary.is_file():
-        display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
-        if not (folder.path / "report.html").is_file():
-            write_report(folder.path)
-        return RunSummary(folder.path, True, read_json(folder.summary))
-    for note in (*network.notes, *source.notes, describe_choice(execution)):
+def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
+    source, recipe, network, execution = begin_run(recipe, data_name, folder, world)
+    if world.from_main(folder.summary.is_file()):
+        return _already_finished(folder, display, world)
+    notes = [*network.notes, *source.notes, describe_choice(execution)]
+    if world.size > 1:
+        notes.append(f"{world.size} processes share the {recipe.train.batch_size} images of a step.")
+    for note in notes:
         display.message(note)
-    data = load_run_data(recipe, source, folder, identity, display)
-    trainer = _build_trainer(recipe, data_name, network, data, folder, execution, display)
+    data = load_run_data(recipe, source, folder, display, world)
+    trainer = _begin_or_continue(recipe, data_name, network, data, folder, execution, display, world)
     try:
         if not trainer.fit():
             display.message(
                 f"Stopped at step {trainer.state.step} of {trainer.num_steps}, everything saved; "
                 "the same command goes on from there."
             )
-            return RunSummary(folder.path, False, {})
+            return RunSummary(folder.path, False, {}, stopped_by=trainer.stop.number)
         return RunSummary(folder.path, True, _finish(recipe, trainer, data, folder, display))
     finally:
         trainer.log.close()
 
 
-def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
-    """The recipe with everything that was left to the data or the machine filled in.
-
-    A run that continues elsewhere keeps the device, the precision and the form of conv1 it was begun with.
-    """
-    runtime = recipe.runtime
-    if saved is not None:
-        kept = {key: getattr(saved.runtime, key) for key in ("device", "precision", "conv1")}
-        runtime = runtime.model_copy(update={k: v for k, v in kept.items() if getattr(runtime, k) == "auto"})
-    execution = choose_execution(runtime)
-    runtime = runtime.model_copy(
-        update={
-            "device": str(execution.device),
-            "precision": str(execution.dtype).removeprefix("torch."),
-            "conv1": execution.conv1,
-        }
-    )
-    model = recipe.model
-    if model.num_classes is None:
-        model = model.model_copy(update={"num_classes": len(source.classes)})
-    elif model.num_classes != len(source.classes):
-        raise UserError(
-            f"model.num_classes = {model.num_classes}, but the data has {len(source.classes)} classes; leave it out."
-        )
-    return recipe.model_copy(update={"model": model, "runtime": runtime})
+def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
+    display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
+    if not world.is_main:
+        return RunSummary(folder.path, True, {})
+    if not (folder.path / "report.html").is_file():
+        write_report(folder.path)
+    return RunSummary(folder.path, True, read_json(folder.summary))
 
 
-def _build_trainer(
+def _begin_or_continue(
     recipe: Recipe,
     data_name: str,
     network: BegunNetwork,
@@ -172,16 +144,52 @@ def _build_trainer(
     folder: RunFolder,
     execution: Execution,
     display: ProgressDisplay,
+    world: World,
 ) -> Trainer:
-    """Everything `Trainer.fit` needs, restored from the last checkpoint where there is one."""
+    """A trainer at the run's beginning, or at its last checkpoint where there is one, and the first line of its log."""
+    with world.together():
+        checkpoint = last_checkpoint(folder, display) if world.is_main else None
+        step = checkpoint.step if checkpoint is not None else 0
+        log = _open_log(recipe, folder, step) if world.is_main else NoLog()
+    checkpoint = world.from_main(checkpoint)
+    trainer = build_trainer(
+        recipe,
+        data_name,
+        network,
+        data,
+        folder,
+        checkpoint=checkpoint,
+        log=log,
+        execution=execution,
+        display=display,
+        world=world,
+    )
+    if checkpoint is None:
+        if world.is_main:
+            write_text(folder.environment, json.dumps(trainer.description["environment"], indent=1))
+        log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train), num_processes=world.size)
+    else:
+        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
+        log.write("resume", step=trainer.state.step, epoch=trainer.epoch, num_processes=world.size)
+    return trainer
+
+
+def build_trainer(
+    recipe: Recipe,
+    data_name: str,
+    network: BegunNetwork,
+    data: RunData,
+    folder: RunFolder,
+    *,
+    checkpoint: Checkpoint | None,
+    log: MetricsLog | NoLog,
+    execution: Execution,
+    display: ProgressDisplay,
+    world: World,
+) -> Trainer:
+    """Everything `Trainer.fit` needs, restored from the checkpoint where there is one. Writes nothing."""
     model = network.model
-    checkpoint = _last_checkpoint(folder)
     preprocessing = _preprocessing(recipe, network, data, checkpoint)
-    environment = {**describe_environment(), **network.record}
-    recipe_values = recipe.model_dump(mode="json", exclude_none=True)
-    step = checkpoint.step if checkpoint is not None else 0
-    sinks = open_sinks(recipe.logging, folder.path, recipe_values, step=step)
-    log = MetricsLog(folder.metrics, sinks, keep_until_step=step)
     description = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,
@@ -189,30 +197,26 @@ def _build_trainer(
         "classes": data.source.classes,
         "class_names": data.source.class_names,
         "preprocessing": preprocessing,
-        "recipe": recipe_values,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "data": data_name,
-        "environment": environment,
+        "environment": {**describe_environment(), **network.record},
     }
     trainer = Trainer(
         recipe,
         model,
-        _build_loader(recipe, model, data, execution),
+        _build_loader(recipe, model, data, execution, world),
         data.validation,
         preprocessing,
         execution=execution,
+        world=world,
         folder=folder,
         description=description,
         log=log,
         display=display,
         copied=network.copied,
     )
-    if checkpoint is None:
-        write_text(folder.environment, json.dumps(environment, indent=1))
-        log.write("start", step=0, num_steps=trainer.num_steps, num_images=len(data.train))
-    else:
+    if checkpoint is not None:
         trainer.restore(checkpoint)
-        display.message(f"Continuing at step {trainer.state.step} of {trainer.num_steps}.")
-        log.write("resume", step=trainer.state.step, epoch=trainer.epoch)
     return trainer
 
 
@@ -238,20 +242,16 @@ def _preprocessing(
     )
 
 
-def _last_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    if not folder.last_checkpoint.is_file():
-        return None
-    try:
-        return load_checkpoint(folder.last_checkpoint)
-    except UserError as error:
-        raise UserError(
-            f"{error} The run cannot go on from it: delete it to start this run again; best.pt is then lost too, so "
-            "copy that first if you want it."
-        ) from None
+def _open_log(recipe: Recipe, folder: RunFolder, step: int) -> MetricsLog:
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    sinks = open_sinks(recipe.logging, folder.path, values, step=step)
+    return MetricsLog(folder.metrics, sinks, keep_until_step=step)
 
 
-def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution) -> TrainingLoader:
+def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution, world: World) -> TrainingLoader:
     workers = recipe.runtime.num_workers
+    if workers is None:
+        workers = default_num_workers(data.train.array is not None, world.local_size)
     return TrainingLoader(
         data.train,
         data.statistics,
@@ -259,7 +259,8 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Exec
         order=_order(recipe, data.train),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
-        num_workers=default_num_workers(data.train.array is not None) if workers is None else workers,
+        num_workers=workers,
+        rows=rows_to_read(recipe, world),
         pinned=execution.device.type == "cuda",
     )
 
@@ -285,12 +286,15 @@ def _finish(
 ) -> dict[str, Any]:
     """The final evaluation, examples, summary and report of a run whose training is done."""
     step = trainer.state.step
+    world = trainer.world
     if recipe.evaluate.checkpoint == "best":
-        best = load_checkpoint(folder.best_checkpoint)
+        best = world.from_main(load_checkpoint(folder.best_checkpoint) if world.is_main else None)
+        assert best is not None
         step = best.step
-        network = trainer.model if trainer.average is None else trainer.average.model
-        network.load_state_dict(best.model_state)
+        trainer.use_weights(best.model_state)
     report = trainer.evaluate(recipe.evaluate.views, f"Final evaluation ({recipe.evaluate.views})")
+    if not world.is_main:
+        return {}
     report.save(folder.evaluation)
     save_report_images(report, data.validation, folder.report_images)
     if data.source.kind in ("digits", "shapes"):

@@ -12,8 +12,10 @@ from alexnet.config import Recipe
 from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
 from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import default_num_workers
+from alexnet.runtime.distributed import World
 from alexnet.runtime.files import read_json, write_atomically, write_text
 from alexnet.training.run_folder import RunFolder
 
@@ -28,24 +30,54 @@ class RunData(NamedTuple):
     """Of the training images."""
 
 
-def load_run_data(
-    recipe: Recipe, source: Source, folder: RunFolder, identity: dict[str, Any], display: ProgressDisplay
-) -> RunData:
+def load_run_data(recipe: Recipe, source: Source, folder: RunFolder, display: ProgressDisplay, world: World) -> RunData:
     """Both splits and the training set's statistics; what was skipped is kept with the run."""
+    with world.together():
+        record = read_json(folder.data) if world.is_main else {}
+    record = world.from_main(record)
     assert source.train is not None
-    record = read_json(folder.data)
     workers = recipe.runtime.num_workers
-    workers = default_num_workers(images_in_memory=False) if workers is None else workers
+    workers = default_num_workers(False, world.local_size) if workers is None else workers
+    with world.together():
+        train_set, validation = _load_splits(recipe, source, record, workers, folder, display, world)
+        skipped = {
+            split.name: {item.key: item.reason for item in images.skipped}
+            for split, images in ((source.train, train_set), (source.val, validation))
+        }
+    main_skipped = world.from_main(skipped)
+    with world.together():
+        if skipped != main_skipped:
+            raise UserError("other images than on rank 0 cannot be read here; give all machines the same data.")
+        if world.is_main:
+            write_text(folder.data, json.dumps({**record, "skipped": skipped}, indent=1))
+    with world.together():
+        statistics = _statistics(source, train_set, folder, workers, display) if world.is_main else None
+    statistics = world.from_main(statistics)
+    assert statistics is not None
+    return RunData(source, train_set, validation, statistics)
+
+
+def _load_splits(
+    recipe: Recipe,
+    source: Source,
+    record: dict[str, Any],
+    workers: int,
+    folder: RunFolder,
+    display: ProgressDisplay,
+    world: World,
+) -> list[ImageSet]:
     limit = recipe.data.memory_limit_gb
     sets = []
     for split in (source.train, source.val):
+        assert split is not None
         known = record.get("skipped", {}).get(split.name)
+        available = free_memory_bytes() // 2 if limit is None else int(limit * 2**30)
         images = load_images(
             split,
             recipe.data.image_size,
             num_workers=workers,
             max_unreadable=recipe.data.max_unreadable,
-            memory_limit_bytes=free_memory_bytes() // 2 if limit is None else int(limit * 2**30),
+            memory_limit_bytes=available // world.local_size,  # every process holds its own copy
             on_progress=display.counter(f"Reading {split.name} images"),
             known_skipped=known,
         )
@@ -58,13 +90,7 @@ def load_run_data(
             )
         for note in images.notes:
             display.message(note)
-    train_set, validation = sets
-    skipped = {
-        split.name: {item.key: item.reason for item in images.skipped}
-        for split, images in zip((source.train, source.val), sets, strict=True)
-    }
-    write_text(folder.data, json.dumps({**identity, "skipped": skipped}, indent=1))
-    return RunData(source, train_set, validation, _statistics(source, train_set, folder, workers, display))
+    return sets
 
 
 def _statistics(

@@ -11,7 +11,15 @@ from alexnet.config_io import diff_recipes, load_recipe, to_toml
 from alexnet.errors import UserError
 from alexnet.runtime.files import read_json, write_text
 
-NEUTRAL_KEYS = ("data.memory_limit_gb", "logging", "runtime.num_workers", "train.checkpoint_minutes", "train.on_stuck")
+NEUTRAL_KEYS = (
+    "data.memory_limit_gb",
+    "logging",
+    "parallel",
+    "runtime.num_workers",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
+    "train.on_stuck",
+)
 """Keys that do not change the result; they may differ when a run is continued."""
 
 
@@ -28,6 +36,7 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.pt"
         self.best_checkpoint = path / "checkpoints" / "best.pt"
         self.evaluation = path / "evaluation.npz"
+        self.diverged_batch = path / "diverged.npz"
         self.report_images = path / "report_images.npz"
         self.examples = path / "examples"
         self.summary = path / "summary.json"
@@ -43,7 +52,7 @@ class RunFolder:
         `data` identifies the data set: at least `fingerprint` and `source`. Raises UserError when the folder holds
         another run (naming what differs), something else, or is in use.
         """
-        self._claim()
+        self.claim()
         try:
             self._admit(recipe, data)
         except BaseException:
@@ -82,7 +91,8 @@ class RunFolder:
                 f"{self.path} holds another run: {'; '.join(differences)}. Give a new --output, or the same settings."
             )
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Make sure that no other process writes here, until `close`. Raises UserError when one does."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--output {self.path} is a file; give a folder.")
         try:

@@ -35,6 +35,8 @@ def rate_factor(schedule: LayerScheduleConfig, progress: Progress) -> float:
     if schedule.name == "cosine":
         low = schedule.final_factor
         return low + (1 - low) * (1 + math.cos(math.pi * progress.fraction)) / 2
+    if schedule.name == "poly":
+        return (1 - progress.fraction) ** schedule.power
     if schedule.name == "plateau":
         return schedule.drop_factor ** min(progress.drops, schedule.max_drops)
     return 1.0
@@ -55,7 +57,8 @@ def warmup_factor(schedule: ScheduleConfig, progress: Progress, epochs_per_step:
     """Rises linearly over the warm-up; 1 from its end on. The first step already has a rate above zero."""
     if schedule.warmup_epochs <= 0:
         return 1.0
-    return min(1.0, (progress.epoch + epochs_per_step) / schedule.warmup_epochs)
+    start = schedule.warmup_start_factor
+    return min(1.0, start + (1 - start) * (progress.epoch + epochs_per_step) / schedule.warmup_epochs)
 
 
 @dataclass

@@ -102,12 +102,12 @@ def measure_signals(model: AlexNet, images: Tensor, labels: Tensor) -> Signals:
             buffer.copy_(running[name])
     with torch.no_grad():
         rows = [_row(model, name, output, gradients.get(name)) for name, output in outputs.items()]
-    return Signals(len(images), _rms(images), tuple(rows), float(loss.detach()))
+    return Signals(len(images), root_mean_square(images), tuple(rows), float(loss.detach()))
 
 
 def _row(model: AlexNet, name: str, output: Tensor, gradient: Tensor | None) -> LayerSignal:
     layer = model.get_submodule(name)
-    weight_rms = None if gradient is None else _rms(layer.get_parameter("weight"))
+    weight_rms = None if gradient is None else root_mean_square(layer.get_parameter("weight"))
     values = output.detach().float()
     dead = None
     if isinstance(layer, nn.ReLU):
@@ -116,16 +116,21 @@ def _row(model: AlexNet, name: str, output: Tensor, gradient: Tensor | None) -> 
     return LayerSignal(
         name,
         type(layer).__name__,
-        _rms(values),
+        root_mean_square(values),
         float(values.var(dim=0, correction=0).mean().sqrt()),
         dead,
-        None if gradient is None else _rms(gradient),
+        None if gradient is None else root_mean_square(gradient),
         weight_rms,
     )
 
 
-def _rms(values: Tensor) -> float:
-    return float(values.detach().float().square().mean().sqrt())
+def root_mean_square(values: Tensor) -> float:
+    """Of all values; also where their squares would leave the range of float32."""
+    values = values.detach().float()
+    largest = values.abs().max()
+    if not 0 < largest < math.inf:  # all zero, or something that is not finite
+        return float(largest)
+    return float(largest * (values / largest).square().mean().sqrt())
 
 
 # What the numbers below separate, measured at initialisation on 16 images of digits and of drawn shapes: the spread of

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
-import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.data.loader import Batch, TrainingLoader
@@ -29,41 +27,27 @@ from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
 from alexnet.ops import triton_masks
-from alexnet.reporting.metrics_log import MetricsLog
+from alexnet.reporting.metrics_log import MetricsLog, NoLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution, has_work
+from alexnet.runtime.distributed import World
 from alexnet.runtime.randomness import draw_dropout_masks
+from alexnet.training.agreement import Agreement
 from alexnet.training.averaging import WeightAverage
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.data_wait import DataWait, reading_advice
+from alexnet.training.diverged_batch import save_diverged_batch
 from alexnet.training.freezing import freeze_by_rate
 from alexnet.training.graphed_step import GraphedStep
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
+from alexnet.training.parallelism import build_parallelism
 from alexnet.training.run_folder import RunFolder
-from alexnet.training.schedules import PlateauRule, Progress
+from alexnet.training.schedules import Progress
+from alexnet.training.state import TrainingState
 from alexnet.training.step import StepResult, train_step
+from alexnet.training.stop_signals import StopRequest, stop_requested_by_signal
 from alexnet.training.watch import describe_divergence, explain, watch_for
-
-
-@dataclass
-class TrainingState:
-    """What changes while training, besides weights and velocities; saved with every checkpoint."""
-
-    step: int = 0
-    """Updates done."""
-    best_error: float = math.inf
-    evaluations_since_best: int = 0
-    plateau: PlateauRule = field(default_factory=PlateauRule)
-    last_evaluation: dict[str, Any] = field(default_factory=dict)
-    wrong_since_evaluation: int = 0
-    """Of the training images since the last evaluation, as the network saw them."""
-    images_since_evaluation: int = 0
-    train_error: float = math.inf
-    """The top-1 error of the training images between the last two evaluations, a fraction."""
-    train_seconds: float = 0.0
-    """Time spent in steps, over all parts of an interrupted run."""
-    data_wait_seconds: float = 0.0
-    """Of which the step waited for its images."""
 
 
 @dataclass
@@ -86,14 +70,19 @@ class Trainer:
         preprocessing: Preprocessing,
         *,
         execution: Execution,
+        world: World,
         folder: RunFolder,
         description: dict[str, Any],
-        log: MetricsLog,
+        log: MetricsLog | NoLog,
         display: ProgressDisplay,
         copied: Collection[str] = (),
     ) -> None:
-        """`description`: the fields of a checkpoint that stay the same; `copied`: layers that model.init has given."""
+        """`description`: the fields of a checkpoint that stay the same; `copied`: layers that model.init has given.
+
+        Of the processes of `world`, the main one alone writes to the folder.
+        """
         self.recipe = recipe
+        self.world = world
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.set_conv1_form(execution.conv1)
@@ -104,17 +93,21 @@ class Trainer:
         self.description = description
         self.log = log
         self.display = display
+        self.batch_size = recipe.train.batch_size
+        self.sharing = build_parallelism(recipe, self.model, world, execution)
         # On a GPU the whole step is one graph; step.py says what is in it.
-        self.train_step = GraphedStep(on_fallback=display.message) if self.device.type == "cuda" else train_step
-        self.optimizer = build_optimizer(self.model, recipe.optimizer, copied)
+        graphed = world.size == 1 and self.device.type == "cuda"
+        self.train_step = GraphedStep(on_fallback=display.message) if graphed else train_step
+        self.optimizer = build_optimizer(self.sharing.trained, recipe.optimizer, copied)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
             for name, features in self.model.dropout_layers.items()
         }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.state = TrainingState()
+        self.writer = CheckpointWriter()
+        self.stop = StopRequest()
         self.data_wait = DataWait(partial(reading_advice, loader), is_busy=lambda: has_work(self.device))
-        self.batch_size = recipe.train.batch_size
         self.epochs_per_step = self.batch_size / len(loader.images)
         planned = recipe.train.epochs / self.epochs_per_step
         steps = max(planned, recipe.train.min_steps or 1)
@@ -129,25 +122,32 @@ class Trainer:
             return True
         window = _Window()
         last_save = time.monotonic()
+        agreement = Agreement(self.world)
         reading = self.loader.batches(self.state.step, self.num_steps)
         with (
-            stop_requested_by_signal() as stop,
+            stop_requested_by_signal(self.stop),
             self._progress_bar() as bar,
+            self.writer,
+            closing(agreement),
             closing(self.data_wait.timed(batches_on_device(reading, self.device))) as batches,
         ):
+            self.world.doing("waiting for images", self.state.step)
             for batch in batches:
-                window.results.append(self._step(batch))
+                self.world.doing("computing a step and exchanging gradients", self.state.step)
+                window.results.append(self.update(batch))
                 self.state.step += 1
-                stopping = stop.is_set()
+                minutes = (time.monotonic() - last_save) / 60
+                is_time = self.world.is_main and minutes >= self.recipe.train.checkpoint_minutes
+                stopping, saving = agreement.after_step(stop=self.stop.is_set(), save=is_time)
                 finished = self.state.step == self.num_steps
                 evaluating = finished or self._evaluation_is_due()
-                minutes = (time.monotonic() - last_save) / 60
-                saving = finished or stopping or minutes >= self.recipe.train.checkpoint_minutes
+                saving = saving or finished or stopping
                 # Before anything is saved the losses are read: after one that is not finite nothing is replaced.
                 if evaluating or saving or self.state.step % self.recipe.logging.log_every_steps == 0:
                     bar.update(self.state.step * self.batch_size, self._log_window(window, batch))
                     window = _Window()
                 if evaluating:
+                    self.world.doing("evaluating", self.state.step)
                     self._evaluate()
                     finished = finished or self._is_time_to_stop_early()
                 if saving or finished:
@@ -160,6 +160,7 @@ class Trainer:
                     return False
                 if evaluating or saving:
                     window = _Window()  # the clock starts again
+                self.world.doing("waiting for images", self.state.step)
         return True
 
     @property
@@ -167,7 +168,7 @@ class Trainer:
         """Passes over the training set so far."""
         return self.state.step * self.epochs_per_step
 
-    def _step(self, batch: Batch) -> StepResult:
+    def update(self, batch: Batch) -> StepResult:
         """One update of the weights, everything random in it being a function of (seed, step)."""
         step = self.state.step
         progress = Progress(self.epoch, (step + 0.5) / self.num_steps, self.state.plateau.drops)
@@ -180,18 +181,23 @@ class Trainer:
             batch_size=self.batch_size,
             device=self.device,
         )
-        self.model.train()
-        freeze_by_rate(self.model, self.optimizer)
+        self.sharing.trained.train()
+        if freeze_by_rate(self.sharing.trained, self.optimizer):
+            self.sharing.frozen_changed()
+        micro_batch_size = self.recipe.train.micro_batch_size
+        assert micro_batch_size != "auto", "a run begins by choosing"
+        shared = {} if self.world.size == 1 else {"sharing": self.sharing, "batch_size": self.batch_size}
         result = self.train_step(
-            self.model,
+            self.sharing.network,
             self.optimizer,
             batch,
             preprocessing=self.preprocessing,
-            dropout_masks=masks,
-            micro_batch_size=self.recipe.train.micro_batch_size or self.batch_size,
+            dropout_masks=self.sharing.own_masks(masks, self.loader.rows),
+            micro_batch_size=micro_batch_size or len(self.loader.rows),
             label_smoothing=self.recipe.train.label_smoothing,
             device=self.device,
             dtype=self.dtype,
+            **shared,
         )
         if self.average is not None:
             self.average.update(self.model, step + 1)
@@ -202,8 +208,8 @@ class Trainer:
 
         `batch`: the last of them; where the loss is stuck, it is used to find out why.
         """
-        losses = torch.stack([result.loss for result in window.results]).cpu()
-        wrong = int(torch.stack([result.num_wrong for result in window.results]).sum())
+        losses = self.world.sum(torch.stack([result.loss for result in window.results]).cpu())
+        wrong = int(self.world.sum(torch.stack([result.num_wrong for result in window.results]).sum().cpu()))
         seconds = time.perf_counter() - window.started
         self.state.train_seconds += seconds
         wait_share, complaint = self.data_wait.end_window(seconds)
@@ -241,23 +247,30 @@ class Trainer:
         finite = list(itertools.takewhile(math.isfinite, losses))
         bad, lr = self.state.step - len(losses) + len(finite), self._learning_rate()
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
-        raise RunError(
-            f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add "
-            "schedule.warmup_epochs, and give a new --output if this one has checkpoints; they are from before."
+        if self.world.is_main:
+            with suppress(OSError, RunError):  # what matters more is said below
+                save_diverged_batch(self.folder.diverged_batch, self.loader, bad)
+        error = RunError(
+            f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add schedule.warmup_epochs, and give a new "
+            f"--output if this one has checkpoints; they are from before. alexnet doctor {self.folder.path} --replay "
+            "repeats the steps since then and shows where it began."
         )
+        raise self.world.told_once(error)
 
     def _tell_stuck(self, what: str, batch: Batch) -> None:
         """Say that the loss is no better than guessing, and why; with train.on_stuck = "stop", save and end the run."""
         lr = max(group["lr"] for group in self.optimizer.param_groups)
+        self.sharing.gather()
         cause = explain(self.model, batch, self.preprocessing, self.dtype, lr)
         self.log.write("stuck", step=self.state.step, epoch=self.epoch, cause=cause.id, what=cause.what)
         message = f"Step {self.state.step}: {what}. The likely cause: {cause.what}. What to do: {cause.remedy}."
         if self.recipe.train.on_stuck == "stop":
             self.save_last()
             self.log.write("stop", step=self.state.step, epoch=self.epoch)
-            raise RunError(
+            error = RunError(
                 f"{message} Everything is saved; the same command with --on-stuck warn goes on all the same."
             )
+            raise self.world.told_once(error)
         self.display.message(message)
 
     def _evaluation_is_due(self) -> bool:
@@ -311,14 +324,15 @@ class Trainer:
             self.display.message(
                 f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
             )
-        if is_best:
-            save_checkpoint(self.folder.best_checkpoint, self._checkpoint(resumable=False))
+        if is_best and self.world.is_main:
+            self.writer.write(self.folder.best_checkpoint, self._checkpoint())
         reason = self._reason_to_stop_early()
         if reason is not None:
             self.display.message(f"{reason}: stopping early.")
 
     def evaluate(self, views: str, title: str) -> EvaluationReport:
         """Evaluate the present weights (their average where one is kept) on the validation set."""
+        self.sharing.gather()
         return evaluate(
             [self.model if self.average is None else self.average.model],
             [self.preprocessing],
@@ -329,21 +343,23 @@ class Trainer:
             batch_size=self.recipe.evaluate.batch_size,
             device=self.device,
             dtype=self.dtype,
+            world=self.world,
             on_progress=self.display.counter(title, transient=True),
         )
 
     def save_last(self) -> None:
-        """Write checkpoints/last.pt."""
-        save_checkpoint(self.folder.last_checkpoint, self._checkpoint(resumable=True))
+        """Begin to write checkpoints/last.pt; all processes call it."""
+        self.sharing.gather()
+        training_state = {
+            "optimizer": self.sharing.gather_optimizer(self.optimizer),
+            "weights": self.model.state_dict() if self.average is not None else None,
+            "state": self.state.to_dict(),
+        }
+        if self.world.is_main:
+            keep = self.recipe.train.keep_checkpoints
+            self.writer.write(self.folder.last_checkpoint, self._checkpoint(training_state), keep=keep)
 
-    def _checkpoint(self, *, resumable: bool) -> Checkpoint:
-        training_state = None
-        if resumable:
-            training_state = {
-                "optimizer": self.optimizer.state_dict(),
-                "weights": self.model.state_dict() if self.average is not None else None,
-                "state": {**vars(self.state), "plateau": self.state.plateau.to_dict()},
-            }
+    def _checkpoint(self, training_state: dict[str, Any] | None = None) -> Checkpoint:
         return Checkpoint(
             **self.description,
             step=self.state.step,
@@ -352,6 +368,11 @@ class Trainer:
             model_state=(self.model if self.average is None else self.average.model).state_dict(),
             training_state=training_state,
         )
+
+    def use_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Evaluate these from now on; for when the training is over."""
+        (self.model if self.average is None else self.average.model).load_state_dict(state)
+        self.sharing.scatter()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a resumable checkpoint of the same run."""
@@ -362,8 +383,9 @@ class Trainer:
         self.model.load_state_dict(weights)
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model_state)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.state = TrainingState(**{**saved["state"], "plateau": PlateauRule(**saved["state"]["plateau"])})
+        self.sharing.scatter()
+        self.sharing.scatter_optimizer(self.optimizer, saved["optimizer"])
+        self.state = TrainingState.from_dict(saved["state"])
 
     @contextmanager
     def _progress_bar(self) -> Iterator[Any]:
@@ -372,26 +394,3 @@ class Trainer:
             yield bar
         finally:
             bar.finish()
-
-
-@contextmanager
-def stop_requested_by_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the loop finishes its step; a second one interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in before:
-        signal.signal(number, request_stop)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -26,8 +26,8 @@ ABLATIONS = {
     "as-run-2012-tanh": [("model.activation", None, "tanh")],
 }
 NAMES = sorted([
-    "as-run-2010", "as-run-2012", "as-run-automatic", "caffe", "cifar-11pct", "cifar-13pct", "cifar-18pct",
-    "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", "transfer", *ABLATIONS,
+    "as-run-2010", "as-run-2012", "as-run-automatic", "bn-32k", "bn-8k", "caffe", "cifar-11pct", "cifar-13pct",
+    "cifar-18pct", "cifar-19pct", "cifar-quick", "digits", "folder", "paper", "torchvision", "transfer", *ABLATIONS,
 ])  # fmt: skip
 CIFAR = [name for name in NAMES if name.startswith("cifar")]
 FIELDS = ("Reproduces", "Source", "Expected", "Cost", "Command")
@@ -75,7 +75,8 @@ def test_the_command_of_a_header_trains_that_recipe(name):
     program, command, recipe, *rest = shlex.split(line)
     assert (program, command) == ("alexnet", "train")
     assert load_recipe(*split_arguments([recipe])) == load_recipe(name)
-    assert rest[0::2] == (["--data", "--init", "--output"] if name == "transfer" else ["--data", "--output"])
+    options = ["--data", *(["--init"] if name == "transfer" else []), "--output"]
+    assert rest[0::2] == options + (["--devices"] if name.startswith("bn-") else [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from alexnet.data.splits import Storage
 from alexnet.data.squares import ImageSet
 from alexnet.data.statistics import compute_statistics
 from alexnet.errors import RunError
+from alexnet.runtime.distributed import World
 
 SQUARES = np.random.default_rng(0).integers(0, 256, (37, 20, 20, 3), dtype=np.uint8)
 LABELS = np.arange(37) % 5
@@ -30,7 +32,7 @@ def image_set(in_memory=True, read=None):
     return ImageSet(LABELS, keys, 20, read=read or (lambda index: SQUARES[index]))
 
 
-def loader(num_workers=0, images=None, seed=0, **augment):
+def loader(num_workers=0, images=None, seed=0, rows=None, **augment):
     images = images or image_set()
     return TrainingLoader(
         images,
@@ -40,6 +42,7 @@ def loader(num_workers=0, images=None, seed=0, **augment):
         batch_size=8,
         crop_size=16,
         num_workers=num_workers,
+        rows=rows,
     )
 
 
@@ -60,6 +63,24 @@ def test_batches_do_not_depend_on_the_number_of_workers(num_workers, in_memory):
     expected = contents(loader(0).batches(0, 12))
     got = contents(loader(num_workers, image_set(in_memory)).batches(0, 12))
     assert len(got) == 12 and all(same(a, b) for a, b in zip(expected, got, strict=True))
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("crop", ["random", "random_resized"])
+def test_processes_share_the_batches_of_one(size, crop):
+    # crop_shared_by=3 does not divide a part of the batch: what is shared is still drawn for the whole of it.
+    whole = contents(loader(crop=crop, crop_shared_by=3).batches(3, 7))
+    worlds = [World(rank=rank, size=size) for rank in range(size)]
+    parts = [contents(loader(2, rows=world.share(8), crop=crop, crop_shared_by=3).batches(3, 7)) for world in worlds]
+    for number, (step, *columns) in enumerate(whole):
+        assert [part[number][0] for part in parts] == [step] * size
+        for column, values in enumerate(columns, start=1):
+            shares = [part[number][column] for part in parts]
+            if values is None:
+                assert shares == [None] * size
+            else:
+                together = list(chain(*shares)) if isinstance(values, list) else torch.cat(shares)
+                assert same([together], [values])
 
 
 def test_a_loader_that_starts_in_the_middle_continues_the_same_sequence():

@@ -8,6 +8,7 @@ from torch import nn
 
 from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
+from alexnet.ops.working_copy import working_copies, working_copy
 from alexnet.training.optimizer import MomentumSGD, build_optimizer, parameter_groups, set_learning_rates
 from alexnet.training.schedules import Progress
 
@@ -178,3 +179,37 @@ def test_each_group_gets_its_own_schedule():
     assert rates(70)["conv1.bias"] == pytest.approx(0.02)  # until the layer is frozen
     assert rates(72)["conv1.weight"] == 0 and rates(72)["conv1.bias"] == 0
     assert rates(80)["fc8.weight"] == pytest.approx(1e-5)
+
+
+def test_lars_gives_each_parameter_a_rate_of_its_own():
+    weight, bias = nn.Parameter(START.clone()), nn.Parameter(torch.zeros(7, **DOUBLE))
+    optimizer = MomentumSGD([weight, bias], momentum=0.9, weight_decay=5e-4, rule="lars", lars_eta=0.002)
+    w, v = START.clone(), torch.zeros(7, **DOUBLE)
+    for gradient, lr in zip(GRADIENTS, RATES, strict=True):
+        optimizer.param_groups[0]["lr"] = lr
+        weight.grad, bias.grad = gradient.clone(), gradient.clone()
+        first_bias = bias.detach().clone()
+        optimizer.step()
+        rate = lr * 0.002 * w.norm() / gradient.norm()
+        v = 0.9 * v - rate * (gradient + 5e-4 * w)
+        w = w + v
+        assert torch.allclose(weight.detach(), w, rtol=1e-12, atol=0)
+        if not first_bias.any():  # a parameter of zeros would otherwise stay one
+            assert torch.allclose(bias.detach(), -lr * 0.002 * gradient, rtol=1e-12, atol=0)
+
+
+def test_lars_does_not_depend_on_the_scale_of_the_loss():
+    ends = []
+    for scale in (1.0, 1000.0):
+        parameter = nn.Parameter(START.clone())
+        ends.append(run(MomentumSGD([parameter], weight_decay=0.0, rule="lars"), parameter,
+                        [scale * gradient for gradient in GRADIENTS], RATES)[-1])  # fmt: skip
+    assert torch.allclose(*ends, rtol=1e-5)
+
+
+def test_lars_keeps_the_working_copy_up_to_date():
+    parameter = nn.Parameter(torch.randn(2048, 1024))
+    with working_copies([parameter], torch.bfloat16, keep=True):
+        parameter.grad = torch.randn(2048, 1024)
+        MomentumSGD([parameter], lr=10.0, rule="lars").step()
+        assert torch.equal(working_copy(parameter, torch.bfloat16), parameter.detach().bfloat16())

@@ -135,3 +135,14 @@ def test_plateau_state_survives_saving():
 def test_impossible_schedules_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         LayerScheduleConfig(**values)
+
+
+def test_poly_falls_with_the_share_of_the_run_that_is_left():
+    schedule = ScheduleConfig(name="poly", power=2.0)
+    assert [factor(schedule, fraction=fraction) for fraction in (0.0, 0.5, 0.9)] == pytest.approx([1.0, 0.25, 0.01])
+
+
+def test_a_warmup_rises_from_where_it_is_told_to():
+    schedule = ScheduleConfig(warmup_epochs=4, warmup_start_factor=0.1)
+    rising = [warmup_factor(schedule, Progress(epoch, 0.1), epochs_per_step=0.0) for epoch in (0, 2, 4, 6)]
+    assert rising == pytest.approx([0.1, 0.55, 1.0, 1.0])

@@ -9,11 +9,17 @@ import torch
 
 from alexnet.config import Recipe
 from alexnet.data.squares import free_memory_bytes
+from alexnet.errors import UserError
 from alexnet.models import AlexNet
+from alexnet.models.architecture import BatchNorm
 from alexnet.models.summary import layer_table
 
 _TRANSIENT_OUTPUTS = 2
 """Backward holds the gradients of a layer's output and input beside the stored outputs."""
+
+
+_USED_SHARE = 0.8
+"""Of the free memory; the rest is for the loader and for what the estimate leaves out."""
 
 
 class StepMemory(NamedTuple):
@@ -49,8 +55,31 @@ def step_memory(recipe: Recipe, model: AlexNet, dtype: torch.dtype) -> StepMemor
     parameters = sum(row.parameters for row in rows)
     copies = 3 * 4 + (4 if recipe.train.ema_decay else 0) + (2 * 2 if dtype == torch.bfloat16 else 0)
     per_image = bytes_of_value * (sum(outputs) + _TRANSIENT_OUTPUTS * max(outputs) + 3 * model.image_size**2)
-    images = min(recipe.train.micro_batch_size or recipe.train.batch_size, recipe.train.batch_size)
+    micro = recipe.train.micro_batch_size
+    images = recipe.train.batch_size if micro in (None, "auto") else min(micro, recipe.train.batch_size)
     return StepMemory(parameters * copies, per_image, images)
+
+
+def choose_micro_batch(
+    recipe: Recipe, model: AlexNet, dtype: torch.dtype, available: int, num_images: int
+) -> int | None:
+    """Of the `num_images` that a process has of a batch, how many to compute at once; None: all of them fit.
+
+    available: bytes. A network with batch norm gets all, since parts of a batch would be normalised by themselves.
+    Raises UserError where not even one image fits.
+    """
+    memory = step_memory(recipe, model, dtype)
+    room = int(_USED_SHARE * available)
+    normalised = any(isinstance(layer, BatchNorm) for layer in model.architecture.layers)
+    if normalised or memory.weights + memory.per_image * num_images <= room:
+        return None
+    fits = memory.largest_batch(room)
+    if not fits:
+        raise UserError(
+            f"train.micro_batch_size = auto: not even one image at a time fits; a step of {recipe.model.name} needs "
+            f"{(memory.weights + memory.per_image) / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free."
+        )
+    return fits
 
 
 def available_bytes(device: torch.device) -> int:

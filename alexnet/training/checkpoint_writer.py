@@ -1,0 +1,56 @@
+"""Checkpoints are written beside the training: a step waits until the weights are copied, not for the disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time, in a thread; as a context manager it waits for the last one at the end."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-checkpoint")
+        self._writing: Future[None] | None = None
+
+    def write(self, path: Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
+        """Begin to write; the checkpoint's tensors may change as soon as this returns.
+
+        Waits for the checkpoint before, and raises what its writing raised (RunError when the disk is full).
+        """
+        self.wait()
+        copy = replace(
+            checkpoint,
+            model_state=_copied(checkpoint.model_state),
+            training_state=_copied(checkpoint.training_state),
+        )
+        self._writing = self._thread.submit(save_checkpoint, path, copy, keep=keep)
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk; raises what the writing raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+
+def _copied(value: Any) -> Any:
+    """Nested dicts and lists with every tensor copied to the host."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
