@@ -138,8 +138,8 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
             "torchrun, or with alexnet train --devices; or unset WORLD_SIZE."
         )
     store, rank, size = next(rendezvous("env://"))
-    # torchrun keeps one store for all of its restarts (torch 2.13). Without a name of their own, processes would be told
-    # addresses of those that died, and wait for them.
+    # torchrun keeps one store for all of its restarts (torch 2.13). Without a name of their own, processes would be
+    # told the addresses of those that died, and wait for them.
     store = PrefixStore(f"alexnet/restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "gloo"
     if torch.cuda.is_available():
