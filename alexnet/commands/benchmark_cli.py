@@ -169,3 +169,33 @@ def benchmark_serve(
         as_json=json,
         quiet=quiet,
     )
+
+
+@benchmarks.command("scaling")
+def benchmark_scaling(
+    model: Variant = "as_run",
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images, pixels. Default: the smallest.", show_default=False)
+    ] = None,
+    batch_size: BatchSize = 128,
+    precision: Precision = "auto",
+    processes: Annotated[int, typer.Option(help="That share a step, with one thread each.", min=2)] = 2,
+    rounds: Annotated[int, typer.Option(help="Blocks measured of each, in turn; the median counts.", min=1)] = 5,
+    output: Record = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what sharing a step among processes costs on this machine, and writing checkpoints beside it."""
+    from alexnet.commands.benchmark_scaling import benchmark_scaling_command
+
+    benchmark_scaling_command(
+        model=model,
+        image_size=image_size,
+        batch_size=batch_size,
+        precision=precision,
+        processes=processes,
+        rounds=rounds,
+        output=output,
+        as_json=json,
+        quiet=quiet,
+    )

@@ -32,6 +32,11 @@ class CheckpointWriter:
         )
         self._writing = self._thread.submit(save_checkpoint, path, copy, keep=keep)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is not on the disk yet."""
+        return self._writing is not None and not self._writing.done()
+
     def wait(self) -> None:
         """Wait until everything is on the disk; raises what the writing raised."""
         writing, self._writing = self._writing, None
