@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 import alexnet.training.run as run_module
-import alexnet.training.trainer as trainer_module
 from alexnet.config_io import recipe_names
 from alexnet.recipe_files import read_recipe
 from alexnet.reporting.metrics_log import read_events
+from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.run import train
 
 
@@ -35,7 +35,7 @@ BASES = [name for name in recipe_names() if "base = " not in read_recipe(name).t
 @pytest.mark.parametrize("name", BASES)
 def test_two_steps(images, tmp_path, monkeypatch, name):
     # Half a gigabyte of checkpoints a recipe would take longer than the steps; they have tests of their own.
-    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda path, checkpoint: None)
+    monkeypatch.setattr(CheckpointWriter, "write", lambda self, path, checkpoint, keep=1: None)
     monkeypatch.setattr(run_module, "write_report", lambda folder: folder / "report.html")
     overrides = [
         "model.init=none",

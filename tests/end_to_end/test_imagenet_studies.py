@@ -6,13 +6,13 @@ import pytest
 
 import alexnet
 import alexnet.training.run as run_module
-import alexnet.training.trainer as trainer_module
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
 from alexnet.reproduce.ablations import ABLATIONS
 from alexnet.reproduce.catalogue import STUDIES, get_study
 from alexnet.reproduce.workbench import Workbench
+from alexnet.training.checkpoint_writer import CheckpointWriter
 
 FEW_STEPS = (
     "model.image_size=96",
@@ -39,7 +39,7 @@ def shared(tmp_path_factory):
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
 def test_an_ablation_trains_both_networks_and_compares_them(shared, monkeypatch, ablation):
     # The comparison needs the summaries only, and a checkpoint takes longer than the steps.
-    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda path, checkpoint: None)
+    monkeypatch.setattr(CheckpointWriter, "write", lambda self, path, checkpoint, keep=1: None)
     monkeypatch.setattr(run_module, "write_report", lambda folder: folder / "report.html")
     outcome = get_study(ablation.name).run(bench_in(shared))
     rows = {row.quantity: row for row in outcome.rows}

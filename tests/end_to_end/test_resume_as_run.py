@@ -46,7 +46,7 @@ def test_as_run_continues_bit_for_bit(photos, tmp_path, monkeypatch, precision):
         return train("as-run-2012", str(photos), tmp_path / name, overrides=overrides, progress="silent")
 
     run("whole")
-    step = Trainer._step
+    step = Trainer.update
 
     def break_off(trainer, batch):
         if trainer.state.step == 2:
@@ -54,7 +54,7 @@ def test_as_run_continues_bit_for_bit(photos, tmp_path, monkeypatch, precision):
         return step(trainer, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", break_off)
+        patch.setattr(Trainer, "update", break_off)
         with pytest.raises(KeyboardInterrupt):
             run("broken")
     assert weights(tmp_path / "broken")["step"] == 2

@@ -8,6 +8,7 @@ import pytest
 from alexnet.commands.output import json_text
 from alexnet.commands.train import choose_data, choose_output, split_arguments, train_command
 from alexnet.errors import UserError
+from alexnet.training.run import RunSummary
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def given(monkeypatch):
 
     def train(recipe, data, output, **options):
         seen.update(recipe=recipe, data=data, output=output, **options)
+        return RunSummary(output, finished=True, values={})
 
     monkeypatch.setattr("alexnet.training.run.train", train)
     return seen

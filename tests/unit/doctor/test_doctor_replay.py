@@ -1,12 +1,14 @@
 """A run whose loss was not finite, repeated."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from alexnet.cli import app
+from alexnet.doctor import replayed
 from alexnet.doctor.replayed import inspect_replay
 from alexnet.errors import RunError, UserError
 from alexnet.reporting.metrics_log import read_events
@@ -84,6 +86,16 @@ def test_a_run_is_repeated_from_its_last_checkpoint(tmp_path, display):
     result = replay(tmp_path / "run", display)
     assert (result.first_step, result.step) == (step, step) and result.is_repeated
     assert len(result.losses) == 1
+
+
+def test_a_loss_that_is_finite_this_time_is_a_warning(diverged, display, monkeypatch):
+    output, step = diverged
+    found = replay(output, display)
+    sound = replace(found, losses=(2.3,) * (step + 1), bad_images=())
+    monkeypatch.setattr(replayed, "replay", lambda path, display: sound)
+    (finding,) = inspect_replay(output, display)
+    assert (finding.id, finding.severity) == ("replay-finite", "warning")
+    assert f"the loss of step {step} is finite this time" in finding.what
 
 
 def test_another_batch_than_the_kept_one_is_told(diverged, display):

@@ -339,11 +339,11 @@ def test_what_cannot_be_fetched_is_told_in_a_sentence(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("writing", "words"), [(True, "let you write to"), (False, "let you read")])
 def test_who_may_not_is_told_what_not(writing, words):
-    import httpx
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
     from alexnet.hub.remote import hub_errors
 
-    refusal = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+    refusal = httpx2.Response(403, request=httpx2.Request("GET", "https://example.org"))
     with pytest.raises(UserError, match=words), hub_errors("ada/pets", writing=writing):
         raise HfHubHTTPError("Forbidden", response=refusal)
