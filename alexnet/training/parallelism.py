@@ -28,13 +28,14 @@ def check_parallelism(recipe: Recipe, world: World) -> None:
             f"train.batch_size = {batch_size} leaves some of {size} processes without an image; raise it, or start "
             "fewer processes."
         )
-    if parallel.classifier == "shard" and batch_size % size:
-        raise UserError(
-            f"parallel.classifier = shard deals equal numbers of images out: train.batch_size = {batch_size} is not "
-            f"divisible by {size} processes."
-        )
     if size == 1 or not ways:
         return
+    # Passes through the network exchange something, so all processes have to make equally many.
+    if parallel.towers == 1 and batch_size % size:
+        raise UserError(
+            f"{ways[0]} deals equal numbers of images out: train.batch_size = {batch_size} is not divisible by {size} "
+            "processes."
+        )
     if recipe.optimizer.rule == "lars":
         raise UserError(f"optimizer.rule = lars needs whole layers, and {ways[0]} divides them; leave one of them out.")
     if recipe.train.ema_decay:

@@ -43,6 +43,7 @@ def recipe(*overrides) -> Recipe:
         (["parallel.towers=2"], 4, r"there are 4\."),
         (["train.batch_size=3"], 4, "leaves some of 4 processes without an image"),
         (["parallel.classifier=shard"], 3, "not divisible by 3 processes"),
+        (["parallel.weights=shard", "train.batch_size=9"], 2, r"parallel\.weights = shard deals equal numbers"),
         (["parallel.towers=2", "train.ema_decay=0.9"], 2, r"parallel\.towers = 2 divides them"),
         (["parallel.classifier=shard", "optimizer.rule=lars"], 2, "needs whole layers"),
         (["parallel.weights=shard", "optimizer.rule=lars"], 2, r"parallel\.weights = shard divides"),
