@@ -29,7 +29,7 @@ def save_diverged_batch(path: Path, loader: TrainingLoader, step: int) -> None:
     batch = loader.for_one_process().make_batch(step)
     keys = np.array([str(loader.images.keys[index]) for index in batch.indices.tolist()])
     values = DivergedBatch(step, keys, batch.labels.numpy(), batch.crops.numpy())
-    write_atomically(path, lambda file: np.savez_compressed(file, **values._asdict()))
+    write_atomically(path, lambda file: np.savez(file, **values._asdict()))
 
 
 def load_diverged_batch(path: Path) -> DivergedBatch:
