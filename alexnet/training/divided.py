@@ -183,7 +183,7 @@ class ShardedWeights(_Divided):
         from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
         mesh = _mesh(world, execution)
-        # FSDP takes no other layout. The kernels are laid out anew for every use, which costs little beside it.
+        # FSDP takes no other layout; the kernels of convolutions are laid out anew for every use.
         network = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         policy = MixedPrecisionPolicy(execution.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for layer in network.children():
