@@ -97,7 +97,8 @@ class Trainer:
         self.sharing = build_parallelism(recipe, self.model, world, execution)
         # On a GPU the whole step is one graph; step.py says what is in it.
         graphed = world.size == 1 and self.device.type == "cuda"
-        self.train_step = GraphedStep(on_fallback=display.message) if graphed else train_step
+        shared = partial(train_step, sharing=self.sharing, batch_size=self.batch_size)
+        self.train_step = GraphedStep(on_fallback=display.message) if graphed else shared
         self.optimizer = build_optimizer(self.sharing.trained, recipe.optimizer, copied)
         self.dropout_layers = {
             name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
@@ -186,7 +187,6 @@ class Trainer:
             self.sharing.frozen_changed()
         micro_batch_size = self.recipe.train.micro_batch_size
         assert micro_batch_size != "auto", "a run begins by choosing"
-        shared = {} if self.world.size == 1 else {"sharing": self.sharing, "batch_size": self.batch_size}
         result = self.train_step(
             self.sharing.network,
             self.optimizer,
@@ -197,7 +197,6 @@ class Trainer:
             label_smoothing=self.recipe.train.label_smoothing,
             device=self.device,
             dtype=self.dtype,
-            **shared,
         )
         if self.average is not None:
             self.average.update(self.model, step + 1)
