@@ -26,6 +26,7 @@ from alexnet.commands.serve_cli import SERVE_EPILOG, serve
 from alexnet.commands.train_cli import TRAIN_EPILOG, train
 from alexnet.commands.visualize_cli import VISUALIZE_EPILOG, visualize
 from alexnet.errors import RunError, UserError
+from alexnet.runtime.processes import end_process
 
 app = typer.Typer(
     name="alexnet",
@@ -308,39 +309,44 @@ def recipe_validate(arguments: Recipes, json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
+    end_process(_run())
+
+
+def _run() -> int:
+    """Run the command; its exit code, and a message where that is not 0."""
     try:
         app(prog_name="alexnet")
+    except SystemExit as end:  # how typer ends, with or without success
+        return int(end.code or 0)
     except (UserError, RunError) as error:
         code = 2 if isinstance(error, UserError) else 1
-        if error.is_told_elsewhere:
-            sys.exit(code)
-        _fail(str(error), code)
+        return code if error.is_told_elsewhere else _fail(str(error), code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(
+            return _fail(
                 f"the disk is full: cannot write {error.filename or 'a file'}. Everything written before is kept; free "
                 "some space and give the same command again, a training goes on from its last checkpoint.",
                 1,
             )
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP):
-            _fail(f"cannot use {error.filename or 'a path that was given'}: {error.strerror}.", 2)
+            return _fail(f"cannot use {error.filename or 'a path that was given'}: {error.strerror}.", 2)
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        _fail(
+        return _fail(
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). Set a smaller "
             "train.micro_batch_size (the result stays the same to rounding), or --batch-size of evaluate.",
             1,
         )
-    sys.exit(0)
+    return 0
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")  # torchrun's: processes of one training share this terminal
     where = "" if rank == "0" else f" on rank {rank}"
     print(f"error{where}: {message}", file=sys.stderr)
-    sys.exit(code)
+    return code
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

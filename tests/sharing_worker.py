@@ -19,6 +19,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.models import create_model
 from alexnet.runtime.device import Execution
 from alexnet.runtime.distributed import World, join_world
+from alexnet.runtime.processes import end_process
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.parallelism import build_parallelism, rows_to_read
@@ -114,3 +115,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process(0)  # as the command does

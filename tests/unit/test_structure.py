@@ -49,7 +49,7 @@ MAY_IMPORT = {
         *("benchmark", "config_io", "data", "doctor", "evaluation", "exporting", "hub", "models", "reporting"),
         *("reproduce", "runtime", "serve", "training", "visualize", "weights"),
     },
-    "cli": {"commands", "config_io", "training"},
+    "cli": {"commands", "config_io", "runtime", "training"},
     "__main__": {"cli"},
 }
 # The predictor and the report open checkpoints by their path, create_model fetches published weights, and a checkpoint
