@@ -216,7 +216,8 @@ def create_model(
         model = AlexNet(architecture, num_classes, image_size)
     if weights is not None:
         return _with_published_weights(model, weights, progress)
-    model.to_empty(device="cpu")
+    # to_empty does the same by way of sympy, whose import takes half a second.
+    model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
     initialize(model, architecture.initialization, seed)
     return model
 

@@ -75,7 +75,8 @@ def configure(runtime: RuntimeConfig) -> Execution:
         torch.set_num_threads(runtime.num_threads)
     if runtime.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(runtime.deterministic)
+    # use_deterministic_algorithms does the same, and imports torch's compiler: most of a second of every start.
+    torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     torch.backends.cudnn.benchmark = not runtime.deterministic
     # float32 means float32: TF32 has the mantissa of float16.
     torch.backends.cuda.matmul.allow_tf32 = False

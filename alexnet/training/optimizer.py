@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from inspect import unwrap
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -42,6 +43,12 @@ class MomentumSGD(torch.optim.Optimizer):
     A parameter of zeros, such as a bias at its beginning, has lr * lars_eta. A parameter whose lr is 0 is frozen:
     neither it nor its velocity is touched.
     """
+
+    # torch wraps these to keep its compiler away, which it imports first: most of a second of every start.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
 """The update rule of paper 5, held against its closed form, Caffe's form and torch's."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -213,3 +215,23 @@ def test_lars_keeps_the_working_copy_up_to_date():
         parameter.grad = torch.randn(2048, 1024)
         MomentumSGD([parameter], lr=10.0, rule="lars").step()
         assert torch.equal(working_copy(parameter, torch.bfloat16), parameter.detach().bfloat16())
+
+
+def test_a_training_is_begun_without_torchs_compiler():
+    """Its import takes most of a second, of every start and of the first checkpoint."""
+    program = """
+import sys, torch
+from alexnet.config import RuntimeConfig
+from alexnet.runtime.device import configure
+from alexnet.training.optimizer import MomentumSGD
+configure(RuntimeConfig())
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = MomentumSGD([weight])
+optimizer.zero_grad()
+weight.sum().backward()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
