@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet.config import Recipe
+from alexnet.config import OptimizerConfig, Recipe
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, create_model
@@ -115,6 +115,16 @@ def _check_fits(recipe: Recipe, model: AlexNet) -> None:
             f"data.image_size = {recipe.data.image_size} is smaller than the input of {recipe.model.name}, "
             f"{model.image_size} px; raise it, or set model.image_size."
         )
+    if recipe.model.init is None:
+        for key, said in (
+            ("model.init_without", recipe.model.init_without != ()),
+            ("optimizer.copied_lr_factor", recipe.optimizer.copied_lr_factor != OptimizerConfig().copied_lr_factor),
+        ):
+            if said:
+                raise UserError(
+                    f"{key} is for layers that are copied from a trained network, and there is none: give it by "
+                    "--init, or leave the key out."
+                )
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
     for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
         for layer in named:

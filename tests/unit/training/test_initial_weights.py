@@ -27,6 +27,7 @@ from alexnet.training.initial_weights import (
     size_difference,
     values_of_network,
 )
+from alexnet.training.network import start_network
 from alexnet.training.run import train
 
 CLASSES = ("cat", "dog", "hen")
@@ -379,3 +380,9 @@ def test_the_recipe_transfer_asks_for_a_checkpoint(run):
 def test_init_goes_with_a_recipes_name(photos, tmp_path):
     with pytest.raises(UserError, match="init belong to a recipe's name"):
         train(from_toml_text(""), str(photos), tmp_path / "run", init="pets.pt")
+
+
+@pytest.mark.parametrize("said", ["optimizer.copied_lr_factor=0", 'model.init_without=["fc8"]'])
+def test_what_is_said_of_copied_layers_needs_some(said):
+    with pytest.raises(UserError, match=rf"^{said.split('=')[0]} is for layers that are copied .* give it by --init"):
+        start_network(load_recipe("folder", [said]), None, CLASSES)
