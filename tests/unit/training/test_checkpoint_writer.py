@@ -1,5 +1,7 @@
 """Checkpoints written beside the training, checked when they are read, with the ones before kept."""
 
+import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -97,3 +99,17 @@ def test_one_flipped_bit_is_found(checkpoint, tmp_path, place):
     path.write_bytes(damaged)
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
+def test_the_writing_thread_stands_back_and_no_other(checkpoint, tmp_path, writer, monkeypatch):
+    seen = []
+
+    def save(*_, **__):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", save)
+    writer.write(tmp_path / "last.pt", checkpoint)
+    writer.wait()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert seen == [min(own + 10, 19)]
