@@ -38,6 +38,7 @@ def test_the_page_is_what_the_records_say():
         "docs/ledger.md is not what results/ and ledger.toml give; write it again: "
         "alexnet reproduce ledger --data results --output docs/ledger.md"
     )
+    assert "no such row" not in expected, "a name in ledger.toml is not the study's"
 
 
 def test_every_link_of_the_page_leads_somewhere():
