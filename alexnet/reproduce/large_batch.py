@@ -7,7 +7,6 @@ plain rule gets the rate of LARS, the authors' rate for 512 images in proportion
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
 from alexnet.errors import RunError, UserError
-from alexnet.reporting.run_record import RunRecord, read_run
+from alexnet.reporting.run_record import read_run
 from alexnet.reporting.study_figures import losses_beside
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench, error_percent
@@ -97,24 +96,18 @@ def recipe_of(bench: Workbench, way: Way, num_images: int, seed: int) -> Recipe:
 
 
 def _train(bench: Workbench, way: Way, recipe: Recipe) -> Result:
-    """Train, or take what was trained before; weights and batches are not kept."""
+    """Train, or take what was finished before; weights and batches are not kept."""
     folder = bench.run_folder(way.label, recipe.seed)
     try:
-        run = _diverged(folder) or bench.train(way.label, recipe)
+        run = bench.train(way.label, recipe)
     except RunError:
-        run = _diverged(folder)
-        if run is None:
+        run = read_run(folder)
+        if not run.events_of("diverged"):
             raise
     for file in (*(folder / "checkpoints").glob("*.pt"), folder / "diverged.npz"):
         file.unlink(missing_ok=True)  # a gigabyte that nobody needs; the log says what happened
     losses = np.array([event["loss"] for event in run.events_of("step")], dtype=np.float64)
     return Result(losses, error_percent(run) if run.is_finished else None)
-
-
-def _diverged(folder: Path) -> RunRecord | None:
-    """A run that ended with a loss that is not finite."""
-    run = read_run(folder) if folder.is_dir() else None
-    return run if run is not None and run.events_of("diverged") else None
 
 
 def _rows(bench: Workbench, way: Way, of_seeds: dict[int, Result], num_val: int) -> list[Row]:

@@ -18,7 +18,7 @@ def test_the_recipe_is_the_authors_but_for_what_is_said(tmp_path):
     assert plain == lars.model_copy(update=changed)
 
 
-def test_every_way_is_trained_once_and_what_diverges_is_said_to(tmp_path, monkeypatch):
+def test_what_diverges_is_a_result_and_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(large_batch, "_BATCH_SIZE", {"small": 16})
     monkeypatch.setattr(large_batch, "_LARS_RATE", {"small": 1e30})  # nothing survives that
     monkeypatch.setattr(large_batch, "_RATE_OF_512", 0.01)
@@ -30,8 +30,10 @@ def test_every_way_is_trained_once_and_what_diverges_is_said_to(tmp_path, monkey
     assert 0 <= rows["plain, rate 0.01: error"] <= 100
     assert any(note.startswith("plain, rate 1e+30, seed 0: diverges") for note in outcome.notes)
     assert not [*tmp_path.rglob("*.pt"), *tmp_path.rglob("diverged.npz")]
-    monkeypatch.setattr("alexnet.training.trainer.Trainer.fit", lambda _: pytest.fail("trained twice"))
+    finished = "plain-0.01/seed-0/metrics.jsonl"
+    before = (bench.folder / "runs" / finished).stat().st_mtime_ns
     assert large_batch.run(bench) == outcome
+    assert (bench.folder / "runs" / finished).stat().st_mtime_ns == before
 
 
 def test_learning_is_a_last_loss_below_guessing():
