@@ -127,8 +127,8 @@ def _evidence(number: Number, results: Path) -> list[Evidence]:
 
 
 def _value(evidence: Evidence, unit: str) -> str:
-    means = " / ".join(readable(value) for value in evidence.means)
-    spreads = " / ".join(readable(value) for value in evidence.spreads)
+    means = " / ".join(readable(value, unit) for value in evidence.means)
+    spreads = " / ".join(readable(value, unit) for value in evidence.spreads)
     seeds = f"{evidence.num_seeds} seeds, spread {spreads}" if evidence.num_seeds > 1 else "1 seed"
     return f"{means} {unit}".rstrip() + f" ({seeds})"
 

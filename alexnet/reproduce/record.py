@@ -66,19 +66,21 @@ def table_cells(row: Row) -> tuple[str, ...]:
         row.quantity,
         _with_unit(row.published, row.unit),
         _with_unit(row.mean, row.unit),
-        "-" if row.spread is None or len(row.values) < 2 else number(row.spread),
+        "-" if row.spread is None or len(row.values) < 2 else number(row.spread, row.unit),
         str(len(row.values)) if row.values else "-",
         row.status,
     )
 
 
-def number(value: float) -> str:
-    """Two decimals, or three significant figures where that is more."""
+def number(value: float, unit: str = "") -> str:
+    """Two decimals, or three significant figures where that is more; whole steps as they are counted."""
+    if unit == "steps" and value == round(value):
+        return f"{value:.0f}"
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{number(value)} {unit}".rstrip()
+    return "-" if value is None else f"{number(value, unit)} {unit}".rstrip()
 
 
 def readme(record: dict[str, Any], outcome: Outcome) -> str:
@@ -103,8 +105,8 @@ def readme(record: dict[str, Any], outcome: Outcome) -> str:
 
 
 def _explain(row: Row) -> str:
-    each = ", ".join(f"seed {seed}: {number(value)}" for seed, value in sorted(row.values.items()))
+    each = ", ".join(f"seed {seed}: {number(value, row.unit)}" for seed, value in sorted(row.values.items()))
     each = each or f"Not run: {row.not_run}"
     source = f" Published: {row.published_source}." if row.published_source else ""
-    within = f" Counts as matched within {number(row.tolerance)}." if row.tolerance is not None else ""
+    within = f" Counts as matched within {number(row.tolerance, row.unit)}." if row.tolerance is not None else ""
     return f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}"

@@ -15,12 +15,13 @@ NEUTRAL_KEYS = (
     "data.memory_limit_gb",
     "logging",
     "parallel",
+    "runtime.num_threads",
     "runtime.num_workers",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
     "train.on_stuck",
 )
-"""Keys that do not change the result; they may differ when a run is continued."""
+"""Keys that do not change the result but for the order of sums; they may differ when a run is continued."""
 
 
 class RunFolder:

@@ -14,7 +14,7 @@ from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce.ablations import ABLATIONS
 from alexnet.reproduce.catalogue import get_study
 from alexnet.reproduce.imagenet import SMALL_RECIPE, SMALL_VALUES, differences, recipe_for
-from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
+from alexnet.reproduce.record import TABLE_HEAD, number, table_cells, write_record
 from alexnet.reproduce.study import Outcome, Row
 from alexnet.reproduce.workbench import Workbench
 
@@ -206,6 +206,14 @@ def test_a_row_has_values_or_a_reason():
     for arguments in ({"values": {}}, {"values": {0: 1.0}, "not_run": "why"}):
         with pytest.raises(AssertionError):
             Row("error", "%", "images", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(169, "steps", "169"), (169.5, "steps", "169.50"), (26, "%", "26.00"), (0.0093, "", "0.00930"), (0, "", "0.00")],
+)
+def test_numbers_are_as_long_as_they_are_exact(value, unit, text):
+    assert number(float(value), unit) == text
 
 
 def test_a_row_that_was_not_run_says_so_everywhere(tmp_path):

@@ -41,6 +41,7 @@ def test_the_same_recipe_and_data_are_let_in_again(tmp_path):
     "neutral",
     [
         "[runtime]\nnum_workers = 3",
+        "[runtime]\nnum_threads = 2",
         "[logging]\ntensorboard = true",
         "[train]\ncheckpoint_minutes = 1",
         "[data]\nmemory_limit_gb = 2.0",
