@@ -22,6 +22,7 @@ from alexnet.recipe_files import RecipeFile, did_you_mean, merge, read_recipe, r
 from alexnet.recipe_files import recipe_names as recipe_names
 
 DEFAULT_RECIPE = "digits"
+FOLDER_RECIPE = "folder"
 TRANSFER_RECIPE = "transfer"
 """Where none is named and there is a trained network to begin with."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

@@ -16,3 +16,7 @@ class RunError(Exception):
 
     is_told_elsewhere = False
     """Another process of the same training prints it."""
+
+
+class DivergedError(RunError):
+    """A training whose weights are past mending: its loss, or what the network says of images, is not finite."""

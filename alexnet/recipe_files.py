@@ -35,7 +35,9 @@ def read_recipe(name_or_path: str | Path) -> RecipeFile:
     looks_like_path = isinstance(name_or_path, Path) or _looks_like_path(name)
     if not looks_like_path and name in recipe_names():
         return RecipeFile((_recipe_folder() / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}", Path())
-    if not looks_like_path and not (path / "config.toml").is_file():
+    if path.is_dir() and not (path / "config.toml").is_file():
+        raise UserError(f"{name} is a folder, not a recipe; its images are trained on with folder --data {name}")
+    if not looks_like_path and not path.is_dir():
         raise UserError(f"no recipe is named {name!r}{did_you_mean(name, recipe_names())}; {_known_recipes()}")
     if path.is_dir():
         path = path / "config.toml"

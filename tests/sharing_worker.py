@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.models import create_model
 from alexnet.runtime.device import Execution
-from alexnet.runtime.distributed import World, join_world
+from alexnet.runtime.distributed import World, held_here, join_world
 from alexnet.runtime.processes import end_process
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.parallelism import build_parallelism, rows_to_read
 from alexnet.training.step import train_step
 
+BATCH_NORM = "batch norm"
+"""An argument: its statistics are looked at, and nothing else."""
 BATCH_SIZE, NUM_CLASSES, SIDE, STEPS = 12, 5, 67, 3
 WAYS = {
     "replicas": ("as_run", []),
@@ -76,9 +79,12 @@ def train(model, recipe, world: World, dtype: torch.dtype, micro_batch_size: int
     again = sharing.gather_optimizer(optimizer)
     for index, held in state["state"].items():
         assert torch.equal(held["velocity"], again["state"][index]["velocity"])
+    for parameter, held in optimizer.state.items():
+        assert held["velocity"].stride() == held_here(parameter).stride()  # as before: the next step is the same
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     sharing.gather()
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    weights = {name: value for name, value in weights.items() if value.is_floating_point()}
     velocities = torch.cat([held["velocity"].flatten() for _, held in sorted(state["state"].items())])
     return losses, weights, velocities
 
@@ -95,6 +101,22 @@ def distance(model, one, other) -> float:
         *(abs(a - b) / b for a, b in zip(losses, expected_losses, strict=True)),
         float((velocities - expected_velocities).norm() / expected_velocities.norm()),
     )
+
+
+def compare_batch_norms() -> None:
+    """After training in each way: in how many processes the whole network is another one than in the first."""
+    with join_world(2) as world:
+        for way in ("towers=2", "classifier=shard", "weights=shard", "timeout_minutes=2"):
+            recipe = load_recipe("as-run-2012", [f"parallel.{way}", f"train.batch_size={BATCH_SIZE}"])
+            model = create_model(small("bn"), NUM_CLASSES, image_size=SIDE)
+            _, weights, _ = train(model, recipe, world, torch.float32, BATCH_SIZE)
+            everywhere = world.gather(weights)
+            others = [
+                any(not torch.equal(state[name], value) for state in everywhere) for name, value in weights.items()
+            ]
+            moved = bool(weights["bn1.running_mean"].any())
+            if world.is_main:
+                print(json.dumps([way, moved, sum(others)]), flush=True)
 
 
 def main() -> None:
@@ -114,5 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare_batch_norms() if sys.argv[1:] == [BATCH_NORM] else main()
     end_process(0)  # as the command does

@@ -61,7 +61,7 @@ def _check_name(name: str, known: list[str], job: Job) -> None:
         raise UserError(f"baseline {name!r} has no training; it is for `alexnet benchmark inference`.")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"there is no baseline {name!r}; {hint}The baselines are {', '.join(known)}, or all, or none.")
+    raise UserError(f"there is no baseline {name!r}; {hint}the baselines are {', '.join(known)}, or all, or none.")
 
 
 def _why_impossible(name: str, job: Job) -> str | None:

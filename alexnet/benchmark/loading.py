@@ -171,7 +171,7 @@ def choose_contestants(wanted: str | None, job: LoadingJob) -> tuple[list[str], 
             if name not in others:
                 near = difflib.get_close_matches(name, others, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"there is no baseline {name!r}; {hint}The baselines are {', '.join(others)}.")
+                raise UserError(f"there is no baseline {name!r}; {hint}the baselines are {', '.join(others)}.")
         others = [name for name in others if name in asked]
     reasons = {name: why_impossible(name, job) for name in (*ours, *others)}
     chosen = [name for name, reason in reasons.items() if reason is None]

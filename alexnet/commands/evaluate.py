@@ -15,6 +15,7 @@ from alexnet.evaluation.report import EvaluationReport
 from alexnet.evaluation.subjects import images_for, recipe_of
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
+from alexnet.runtime.device import num_workers_of
 from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _CLASSES_SHOWN = 10
@@ -63,6 +64,7 @@ def evaluate(
             batch_size=batch_size,
             device=predictor.device,
             dtype=predictor.dtype,
+            num_workers=num_workers_of(recipe.runtime, images.array is not None),
             on_progress=display.counter("Evaluating"),
         )
 
@@ -124,6 +126,8 @@ def _print(report: EvaluationReport, record: dict[str, Any]) -> None:
         ("top-1", report.top1_error, report.top1_interval),
         ("top-5", report.top5_error, report.top5_interval),
     ):
+        if name == "top-5" and report.probabilities.shape[1] <= 5:
+            continue  # of five classes every one is among the five best
         print(f"{name} error  {error:7.2%}   95 % interval {low:.2%} to {high:.2%}")
     print(f"loss         {report.loss:7.4f}   nats")
     wrong = [result for result in report.per_class if result.top1_error]

@@ -11,10 +11,12 @@ from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
 from alexnet.reproduce.catalogue import STUDIES, get_study
+from alexnet.reproduce.overrides import is_one_of
 from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
-from alexnet.reproduce.study import Study
+from alexnet.reproduce.study import Outcome, Study
 from alexnet.reproduce.workbench import Interrupted, Scale, Workbench
 from alexnet.training.checkpoint import load_checkpoint
+from alexnet.training.stop_signals import exit_code
 
 
 def list_studies(*, as_json: bool) -> None:
@@ -35,9 +37,10 @@ def list_studies(*, as_json: bool) -> None:
         print_json({"studies": rows})
         return
     for row in rows:
-        print(f"{row['name']}\n  {row['title']} ({row['section']}).\n  data: {row['data']}\n  cost: {row['cost']}")
-        if row["small"] is not None:
-            print(f"  small: {row['small']}")
+        print(f"{row['name']}\n  {row['title']}.")
+        for key, title in (("section", "source"), ("data", "data"), ("cost", "cost"), ("small", "small")):
+            if row[key] is not None:
+                print(f"  {title}: {row[key]}")
 
 
 def reproduce_command(
@@ -50,19 +53,22 @@ def reproduce_command(
     scale: str,
     as_json: bool,
     quiet: bool,
-) -> None:
-    """Run a study, or go on with it; print what was published beside what came out."""
+) -> int:
+    """Run a study, or go on with it; print what was published beside what came out. Returns the exit code."""
     names = [argument for argument in arguments if "=" not in argument]
+    overrides = tuple(argument for argument in arguments if "=" in argument)
     if len(names) != 1:
         raise UserError(f"one study is expected, {len(names)} were given; `alexnet reproduce list` lists them")
-    if names == ["list"]:
-        list_studies(as_json=as_json)
-        return
-    if names == ["ledger"]:
-        ledger_command(data, output, as_json=as_json)
-        return
+    if names[0] in ("list", "ledger"):
+        if checkpoint is not None or seeds or scale != "full" or overrides:
+            raise UserError(f"`alexnet reproduce {names[0]}` trains nothing; leave out what is for a study")
+        if names == ["list"]:
+            list_studies(as_json=as_json)
+        else:
+            ledger_command(data, output, as_json=as_json)
+        return 0
     study = get_study(names[0])
-    overrides = tuple(argument for argument in arguments if "=" in argument)
+    _check_overrides(study, overrides)
     if checkpoint is not None:
         _check_checkpoint(study, has_recipe_values=bool(overrides or seeds or scale != "full"))
     folder = output or Path("runs") / study.name
@@ -82,15 +88,20 @@ def reproduce_command(
             raise UserError(f"cannot write to --output {folder}: {error.strerror}") from None
         try:
             outcome = study.run(bench)
-        except Interrupted:
+        except Interrupted as stop:
             display.message("Stopped, everything saved; the same command goes on from there.")
             if as_json:
                 print_json({"output": str(folder), "finished": False})
-            return
+            return exit_code(stop.stopped_by)
         record = write_record(study, bench, outcome)
     if as_json:
         print_json({"output": str(folder), "finished": True, **record})
-        return
+    else:
+        _print(study, outcome, folder)
+    return 0
+
+
+def _print(study: Study, outcome: Outcome, folder: Path) -> None:
     print_table(TABLE_HEAD, [table_cells(row) for row in outcome.rows], title=study.title, numeric=TABLE_HEAD[1:5])
     for note in outcome.notes:
         print(note)
@@ -99,14 +110,23 @@ def reproduce_command(
     print(f"Record: {folder / 'record'}")
 
 
+def _check_overrides(study: Study, overrides: Sequence[str]) -> None:
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key == "seed":
+            raise UserError("the seeds of a study are given with --seeds, as in --seeds 0,1,2")
+        if is_one_of(key, study.sets) or any(is_one_of(own, [key]) for own in study.sets):
+            raise UserError(f"{study.name} sets {key} itself, and its numbers say so; leave {text} out")
+
+
 def _choose_data(study: Study, data: str | None, checkpoint: Path | None) -> str:
     if checkpoint is not None:
         # What it was trained on, as `alexnet evaluate` does; a checkpoint that cannot be read is told here.
         return data or load_checkpoint(checkpoint).data
     chosen = data or study.default_data
     if chosen is None:
-        instead = ", or --checkpoint: a trained network" if study.takes_checkpoint else ""
-        raise UserError(f"{study.name} needs --data: {study.data}{instead}")
+        instead = "--checkpoint (a trained network) or " if study.takes_checkpoint else ""
+        raise UserError(f"{study.name} needs {instead}--data: {study.data}")
     return chosen
 
 

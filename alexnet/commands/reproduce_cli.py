@@ -44,6 +44,7 @@ def reproduce(
     """
     from alexnet.commands.reproduce import reproduce_command
 
-    reproduce_command(
+    code = reproduce_command(
         arguments, data, output, checkpoint=checkpoint, seeds=seeds, scale=scale, as_json=json, quiet=quiet
     )
+    raise typer.Exit(code)

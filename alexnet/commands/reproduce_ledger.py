@@ -16,7 +16,11 @@ def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> N
     results = Path(data or "results")
     if not results.is_dir():
         raise UserError(f"there is no folder of records {results}; name it with --data")
+    if not any((folder / name).is_file() for folder in results.iterdir() for name in ("record.json", "README.md")):
+        raise UserError(f"{results} holds no records, which are folders with a record.json or a README.md")
     if as_json:
+        if output is not None:
+            raise UserError("--output is for the page; with --json the numbers are printed")
         print_json({"numbers": [read_line(number, results).to_dict() for number in read_published()[1]]})
         return
     page = write_page(results, STUDIES, output or Path("ledger.md"))

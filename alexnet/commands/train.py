@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.output import print_json
-from alexnet.config_io import DEFAULT_RECIPE, TRANSFER_RECIPE, load_recipe
+from alexnet.config_io import DEFAULT_RECIPE, FOLDER_RECIPE, TRANSFER_RECIPE, load_recipe
 from alexnet.errors import UserError
 
 
@@ -24,8 +24,8 @@ def train_command(
 ) -> int:
     """Train, or go on; print the summary as JSON where that is asked for. Returns the exit code."""
     name, overrides = split_arguments(arguments)
-    if init is not None and name is None:
-        name = TRANSFER_RECIPE
+    if name is None:
+        name = default_recipe(data, init)
     overrides += _frozen(freeze)
     if on_stuck is not None:
         overrides.append(f"train.on_stuck={on_stuck}")
@@ -39,6 +39,13 @@ def train_command(
     if as_json:
         print_json({"output": str(summary.output), "finished": summary.finished, **summary.values})
     return 0 if summary.finished else exit_code(summary.stopped_by)
+
+
+def default_recipe(data: str | None, init: str | None) -> str:
+    """The recipe where none is named: that of a network to begin with, of the built-in digits, or of a folder."""
+    if init is not None:
+        return TRANSFER_RECIPE
+    return DEFAULT_RECIPE if data in (None, "digits") else FOLDER_RECIPE
 
 
 def _frozen(names: str | None) -> list[str]:
@@ -67,11 +74,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return (names[0] if names else None), overrides
 
 
-def choose_data(recipe: str | None, data: str | None) -> str:
+def choose_data(recipe: str, data: str | None) -> str:
     """The data to train on: what was asked for, or the built-in digits for their own recipe."""
     if data is not None:
         return data
-    if recipe in (None, DEFAULT_RECIPE):
+    if recipe == DEFAULT_RECIPE:
         return "digits"
     raise UserError(
         f"recipe {recipe} needs --data: a folder with one folder of images a class, for example --data photos, "
@@ -79,9 +86,9 @@ def choose_data(recipe: str | None, data: str | None) -> str:
     )
 
 
-def choose_output(recipe: str | None, data: str) -> Path:
+def choose_output(recipe: str, data: str) -> Path:
     """The run's folder where none was given: runs/RECIPE-DATA, or runs/NAME where both have one name."""
-    recipe_name = _word(Path(recipe or DEFAULT_RECIPE).name.removesuffix(".toml"))
+    recipe_name = _word(Path(recipe).name.removesuffix(".toml"))
     data_name = _word(Path(data.rpartition(":")[2] if not Path(data).exists() else data).resolve().name)
     if data.startswith(("digits", "shapes")) and not Path(data).exists():
         data_name = _word(data)

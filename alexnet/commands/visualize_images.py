@@ -12,6 +12,7 @@ import torch
 
 from alexnet.commands.visualize import Drawing, Task
 from alexnet.data.decode import UnreadableImage
+from alexnet.data.originals.listing import some
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import NamedImage, open_inputs
 from alexnet.models.architecture import Dropout
@@ -75,7 +76,7 @@ def find_class(task: Task, text: str) -> int:
     if lowered.isdecimal() and int(lowered) < len(classes):
         return int(lowered)
     near = difflib.get_close_matches(lowered, [*map(str.lower, names), *map(str.lower, classes)], n=1)
-    meant = f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(names[:5])}, ..."
+    meant = f"; did you mean {near[0]!r}?" if near else f"; it knows {some(names)}"
     raise UserError(f"the network knows no class {text!r}{meant}")
 
 

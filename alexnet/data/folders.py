@@ -184,7 +184,8 @@ def _refuse_unusable(listing: Listing, *, min_classes: int) -> None:
         if loose:
             raise UserError(
                 f"{root} has images directly in it ({_some(loose)}), so their classes are unknown. Put each class's "
-                f"images into a folder of its own: {root}/cat/..., {root}/dog/..."
+                f"images into a folder of its own: {root}/cat/..., {root}/dog/...; or, where this is the folder of one "
+                "class, give the folder that it is in."
             )
         if listing.images:
             raise UserError(

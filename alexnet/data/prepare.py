@@ -74,6 +74,7 @@ def prepare_data_set(request: Request, reporter: Reporter) -> dict[str, Any]:
         notes = [*original.notes, *_refuse_damage(original, request.allow_damaged)]
         if request.verify and (request.overwrite or not (folder / DESCRIPTION).is_file()):
             notes += verify_archives(recognized.archives, folder / WORK, reporter, request.allow_damaged)
+        _refuse_empty_splits(original, request.source)
         original, split_notes = _with_validation(original, request, reporter)
         notes += split_notes
         options = _options(request, original)
@@ -154,6 +155,16 @@ def _refuse_damage(original: Original, allow_damaged: bool) -> list[str]:
             "needs such; be wary of where it comes from."
         )
     return notes
+
+
+def _refuse_empty_splits(original: Original, source: str) -> None:
+    for name in SPLITS:
+        split = getattr(original, name)
+        if split is not None and len(split) == 0:
+            raise UserError(
+                f"The {name} split of {source} has no images, though there are files for it. Put the images there, or "
+                "take those files away to prepare the rest."
+            )
 
 
 def _with_validation(original: Original, request: Request, reporter: Reporter) -> tuple[Original, list[str]]:

@@ -68,7 +68,7 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{folder} is not finished: its preparation was stopped. Give the same `alexnet prepare` command again; "
             "it goes on where it stopped."
         )
-    record = read_json(path)
+    record = read_json(path, remedy="give the same `alexnet prepare` command again, or copy the folder again")
     if record.get("format") != FORMAT:
         raise UserError(f"{path} does not describe a prepared data set; give the folder that `alexnet prepare` wrote.")
     if record.get("version") != VERSION:

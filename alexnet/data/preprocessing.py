@@ -47,7 +47,8 @@ class Preprocessing:
         each crop in its square, None = the centre; flips: (N,) bool; color_shift: (N, 3) float32 RGB added to every
         pixel (paper 4.1); divisor: the 2012 code's 1.1. Returns (N, 3, h, w) in `dtype`, channels-last.
         """
-        if crops.device.type == "cpu" and native.AVAILABLE and dtype in (torch.float32, torch.bfloat16):
+        on_bytes = crops.device.type == "cpu" and crops.dtype == torch.uint8
+        if on_bytes and native.AVAILABLE and dtype in (torch.float32, torch.bfloat16):
             return self._normalize_in_one_pass(crops, offsets, flips, color_shift, divisor, dtype)
         images = crops.to(torch.float32)
         if color_shift is not None:

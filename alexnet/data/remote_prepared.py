@@ -59,7 +59,9 @@ def open_remote(address: str, cache_gb: float | None, shuffle_window: int | None
             if part is not None:
                 _fetch(files, folder, part["index"]["file"], part["index"]["sha256"])
         if parts["train"] is not None:
-            _fetch(files, folder, STATISTICS, None)
+            described = record.get("statistics")
+            # Older sets have no checksum of it.
+            _fetch(files, folder, STATISTICS, described.get("sha256") if isinstance(described, dict) else None)
     except RemoteError as error:
         raise UserError(
             f"{error}. Give the address of a folder that `alexnet prepare` wrote, or of its dataset.json."

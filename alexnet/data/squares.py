@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ _BLOCK_SIZE = 16
 _NAMES_SHOWN = 5
 _ANYWHERE = Storage()
 _CONTAINER = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,36 @@ def free_memory_bytes() -> int:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass  # not Linux: half of the physical memory is the estimate
+    return min([free, *_left_by_groups()])
+
+
+def _left_by_groups() -> Iterator[int]:
+    """What each control group around this process leaves of its limit, where it has one; of Linux, in bytes."""
+    kinds = (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+    )
+    for folder in _group_folders():
+        for limit_file, used_file, cached in kinds:
+            try:
+                limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
+                fields = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+                # Cached files count as used there, and are given up as soon as memory is short.
+                yield max(0, limit - used + int(fields[cached]))
+            except (OSError, KeyError, ValueError):
+                continue  # no such group to be seen from here, or one without a limit ("max")
+
+
+def _group_folders() -> set[Path]:
+    """Of the groups that this process is in, and of those around them; in a container its own group is the root."""
+    folders = {_CONTAINER, _CONTAINER / "memory"}
     try:
-        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
-        fields = dict(line.split(" ", 1) for line in (_CONTAINER / "memory.stat").read_text().splitlines())
-        # Cached files count as used there, and are given up as soon as memory is short.
-        free = min(free, max(0, limit - used + int(fields["inactive_file"])))
-    except (OSError, KeyError, ValueError):
-        pass  # no container, or one without a limit ("max")
-    return free
+        lines = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []  # not Linux
+    for _, controllers, path in lines:
+        names = [name for name in path.split("/") if name]
+        if ".." not in names and (not controllers or "memory" in controllers.split(",")):
+            root = _CONTAINER / "memory" if controllers else _CONTAINER
+            folders.update(root.joinpath(*names[:depth]) for depth in range(len(names) + 1))
+    return folders

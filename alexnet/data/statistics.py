@@ -39,16 +39,22 @@ def compute_statistics(
     Sums are whole numbers, so the result is the same bit for bit in whatever order and blocks they are taken.
     on_progress(done, total) is called in this thread.
     """
-    total, size = len(images), images.image_size
-    if total == 0:
+    if len(images) == 0:
         raise ValueError("statistics need at least one image")
+    return from_sums(*sums_over(images, range(len(images)), num_workers, on_progress), len(images))
+
+
+def sums_over(
+    images: ImageSet, part: range, num_workers: int = 0, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`sums_of` the squares of consecutive images, decoded and counted as in `compute_statistics`."""
+    total, size = len(part), images.image_size
 
     def sums(block: range) -> tuple[np.ndarray, np.ndarray]:
+        chosen = part[block.start : block.stop]
         if images.array is not None:
-            squares = images.array[block.start : block.stop]
-        else:
-            squares = np.stack([images.square(i) for i in block])
-        return sums_of(squares)
+            return sums_of(images.array[chosen.start : chosen.stop])
+        return sums_of(np.stack([images.square(i) for i in chosen]))
 
     pixel_sums = np.zeros((size, size, 3), np.int64)
     product_sums = np.zeros((3, 3), np.int64)
@@ -58,7 +64,7 @@ def compute_statistics(
         product_sums += block_products
         if on_progress is not None:
             on_progress(block.stop, total)
-    return from_sums(pixel_sums, product_sums, total)
+    return pixel_sums, product_sums
 
 
 def sums_of(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

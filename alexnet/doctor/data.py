@@ -192,7 +192,7 @@ def _counts_of_training(facts: DataFacts, counts: np.ndarray) -> list[Finding]:
         )
         findings.append(finding("class-imbalance", facts.spec, what))
     if median < _FEW_IMAGES:
-        what = f"Half of the classes have at most {median:g} training images."
+        what = f"Half of the classes have at most {int(median)} training images."
         findings.append(finding("few-images", facts.spec, what))
     return findings
 

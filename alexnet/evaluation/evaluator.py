@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.errors import RunError, UserError
+from alexnet.errors import DivergedError, UserError
 from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 from alexnet.evaluation.views import cut_views, view_crops, weighted_views
 from alexnet.ops.working_copy import working_copies
@@ -203,7 +203,7 @@ def _check(
 def _check_finite(finite: np.ndarray, images: ImageSet) -> None:
     bad = np.flatnonzero(~finite)
     if len(bad):
-        raise RunError(
+        raise DivergedError(
             f"The network's output is not finite for {len(bad)} of {len(finite)} images, the first being "
             f"{images.keys[bad[0]]}; the weights have probably diverged, or precision float32 is needed."
         )

@@ -143,7 +143,10 @@ def _write_npz(path: Path, rows: Iterator[FeatureRows], about: dict[str, Any], p
     width = 0
     with tempfile.TemporaryFile(dir=path.parent) as values:
         for batch in rows:
-            values.write(np.ascontiguousarray(batch.values).tobytes())
+            try:
+                values.write(np.ascontiguousarray(batch.values).tobytes())
+            except OSError as error:
+                raise RunError(f"Cannot write {path}: {error.strerror}; nothing was kept of it.") from None
             width = batch.values.shape[1]
             keys += batch.keys
             splits += batch.splits

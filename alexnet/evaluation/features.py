@@ -34,8 +34,14 @@ def last_hidden_layer(architecture: Architecture) -> str:
 
 
 def network_digest(checkpoint: Checkpoint) -> str:
-    """32 hexadecimal digits that follow from the weights: equal for checkpoints that compute the same features."""
-    digest = hashlib.sha256()
+    """32 hexadecimal digits: equal for checkpoints that compute the same features.
+
+    They follow from the weights, the layers, and from what is done to the pixels before.
+    """
+    digest = hashlib.sha256(repr(checkpoint.architecture).encode())
+    for name, value in checkpoint.preprocessing.to_dict().items():
+        digest.update(name.encode())
+        digest.update(value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
     for name, weight in checkpoint.model_state.items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

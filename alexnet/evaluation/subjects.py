@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet.config import DataConfig, Recipe
+from alexnet.data.originals.listing import some
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Split
 from alexnet.data.squares import ImageSet, load_images
@@ -25,7 +26,8 @@ def describe(checkpoint: Checkpoint) -> str:
     if checkpoint.imported is not None:
         return f"{checkpoint.architecture.name}, imported from {checkpoint.imported['file']}"
     name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
-    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {Path(checkpoint.data).name}"
+    data = f"{Path(checkpoint.data).name}, {checkpoint.num_classes:,} classes"
+    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {data}"
 
 
 def recipe_of(checkpoint: Checkpoint) -> Recipe:
@@ -69,7 +71,7 @@ def split_for(checkpoint: Checkpoint, data: str | None, split: str) -> Split:
     if unknown:
         raise UserError(
             f"the network does not know the class {unknown[0]!r} of {source.name} "
-            f"({len(unknown)} of {len(source.classes)} unknown; it knows {', '.join(classes[:5])}, ...); "
+            f"({len(unknown)} of {len(source.classes)} unknown; it knows {some(classes)}); "
             "evaluate it on data with the classes that it was trained on"
         )
     positions = np.array([classes.index(name) for name in source.classes], dtype=np.int64)

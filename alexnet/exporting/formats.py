@@ -148,7 +148,7 @@ def find_format(name: str | None, output: Path) -> Format:
             return FORMATS[name]
         near = difflib.get_close_matches(name, FORMATS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"there is no format {name!r}; {hint}The formats are {known}")
+        raise UserError(f"there is no format {name!r}; {hint}the formats are {known}")
     fitting = [each for each in FORMATS.values() if each.suffix and each.suffix == output.suffix.lower()]
     if len(fitting) != 1:
         raise UserError(f"the name {output.name} does not say which format is meant; give --format, one of {known}")

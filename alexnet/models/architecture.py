@@ -206,6 +206,11 @@ class Architecture:
     """The scheme (`alexnet.models.initialization.SCHEMES`) that belongs to it."""
     layers: tuple[Layer, ...]
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether what becomes of an image in training depends on those beside it in the pass."""
+        return any(isinstance(layer, BatchNorm) for layer in self.layers)
+
     def to_dict(self) -> dict[str, Any]:
         """The record as plain types, every layer with its "kind"; `from_dict` is the inverse."""
         fields = {key: getattr(self, key) for key in self.__dataclass_fields__}

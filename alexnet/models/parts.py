@@ -78,7 +78,8 @@ def part_of(architecture: Architecture, num_classes: int, image_size: int, cut: 
 def _share_of(row: LayerShapes, parts: int, rank: int) -> Layer:
     """The layer with this part's share of the outputs."""
     layer, total = row.layer, row.outputs[0]
-    if total < parts or (total % parts and not isinstance(layer, Linear)):
+    last = share_of_rows(total, parts, parts - 1)  # shares are rounded up, so that the last may be left without any
+    if last.start == last.stop or (total % parts and not isinstance(layer, Linear)):
         raise UserError(f"{layer.name} has {total} outputs, which cannot be shared out among {parts} processes.")
     share = len(range(total)[share_of_rows(total, parts, rank)])
     if isinstance(layer, Convolution):

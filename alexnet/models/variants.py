@@ -284,4 +284,4 @@ def get_architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"There is no model {name!r}; {hint}The models are {', '.join(ARCHITECTURES)}.")
+    raise UserError(f"There is no model {name!r}; {hint}the models are {', '.join(ARCHITECTURES)}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ LINES = (
     ("#2a7f4f", "--", "^"),
     ("#8a4fa3", "-.", "D"),
     ("#555555", ":", "v"),
+    ("#b0861a", (0, (5, 1, 1, 1, 1, 1)), "X"),
 )
 """Colour, stroke and marker of lines side by side: told apart without colour too."""
 
@@ -56,7 +58,7 @@ def color_shares(networks: Mapping[str, Sequence[tuple[str, np.ndarray]]], color
         axes = figure.add_subplot(1, len(networks), column + 1)
         style(axes, colors)
         axes.set_title(name, loc="left", fontsize=11.5, color=colors.ink)
-        for (label, shares), (color, stroke, marker) in zip(banks, LINES, strict=False):
+        for (label, shares), (color, stroke, marker) in zip(banks, cycle(LINES), strict=False):
             ranks = np.arange(1, len(shares) + 1)
             axes.plot(ranks, np.sort(shares), color=color, linestyle=stroke, marker=marker, markersize=3.2, label=label)
         axes.axhline(2 / 3, color=colors.faint, linewidth=1, linestyle=(0, (3, 3)), label="noise: 2/3")
@@ -174,7 +176,7 @@ def layer_panels(
         axes = figure.add_subplot(1, len(panels), column + 1)
         style(axes, colors)
         axes.set_title(title, loc="left", fontsize=11.5, color=colors.ink)
-        for (name, values), (color, stroke, marker) in zip(lines.items(), LINES, strict=False):
+        for (name, values), (color, stroke, marker) in zip(lines.items(), cycle(LINES), strict=False):
             axes.plot(places, values, color=color, linestyle=stroke, marker=marker, markersize=4.5, label=name)
         axes.set_yscale("log")
         axes.set_xticks(places, layers, fontsize=9.5)
@@ -196,7 +198,7 @@ def losses_beside(
     style(axes, colors)
     axes.set_title("training loss, nats", loc="left", fontsize=11.5, color=colors.ink)
     lowest = level
-    for (name, losses), (color, stroke, _) in zip(curves.items(), LINES, strict=False):
+    for (name, losses), (color, stroke, _) in zip(curves.items(), cycle(LINES), strict=False):
         steps = np.arange(1, len(losses) + 1)
         axes.plot(steps, losses, color=color, linewidth=0.7, alpha=0.25)
         if len(losses) >= window:

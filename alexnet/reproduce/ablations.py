@@ -44,7 +44,9 @@ class Ablation:
 
 
 _SCHEDULES = "The 2012 runs were dropped by hand, each a little differently; here both have the base's schedule."
-_PAPER_ONLY = "Published as words for ILSVRC-2010; no such run is in the 2012 log."
+_PAPER_ONLY = (
+    "The paper does not name the images (by its section 2 probably ILSVRC-2010); no such run is in the 2012 log."
+)
 
 
 def _log(config: str, section: str) -> str:

@@ -44,4 +44,4 @@ def get_study(name: str) -> Study:
         return STUDIES[name]
     near = difflib.get_close_matches(name, STUDIES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"there is no study {name!r}; {hint}The studies are {', '.join(STUDIES)}.")
+    raise UserError(f"there is no study {name!r}; {hint}the studies are {', '.join(STUDIES)}.")

@@ -13,14 +13,10 @@ from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
 from alexnet.reporting.metrics_log import read_events
+from alexnet.reproduce.overrides import WITHOUT_EFFECT, is_one_of, with_effect
 from alexnet.reproduce.study import Status
 from alexnet.runtime.files import read_json
 
-WITHOUT_EFFECT = (
-    *("seed", "runtime", "logging", "model.num_classes", "data.memory_limit_gb", "data.cache_gb"),
-    *("train.checkpoint_minutes", "train.on_stuck"),
-)
-"""Keys, and sections, in which a run may differ from a recipe and still be a run of that recipe."""
 BEFORE_THE_END = ("train.epochs", "train.evaluate_every_epochs")
 """In these too, where a number is taken from the middle of the run."""
 NO_ROW = "no such row"
@@ -37,6 +33,10 @@ class Evidence:
     protocols: tuple[str, ...] = ()
     status: Status | None = None
     """What the record itself says; None where it says nothing."""
+    at_least: bool = False
+    """Whether the values are lower bounds."""
+    precision: str = ""
+    """In which the runs were computed, where they did not leave that to the recipe."""
     remark: str = ""
     """Why it does not count; empty where it does."""
 
@@ -62,39 +62,92 @@ def record_names(results: Path) -> list[str]:
 def study_of(results: Path, record: str) -> str | None:
     """The study that left a record; None for a record from before there were studies."""
     file = results / record / "record.json"
-    return str(read_json(file)["study"]) if file.is_file() else None
+    return str(_read_record(file)["study"]) if file.is_file() else None
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    record = read_json(file, "restore it from where it was kept")
+    if not {"study", "scale", "overrides", "rows"} <= record.keys():
+        raise UserError(f"{file} is not the record of a study; name the folder of records with --data")
+    return record
 
 
 def study_evidence(
-    results: Path, study: str, quantities: Sequence[str], num_images: Sequence[int] = ()
+    results: Path,
+    study: str,
+    quantities: Sequence[str],
+    num_images: Sequence[int] = (),
+    recipe: str = "",
+    network: Sequence[str] = (),
 ) -> list[Evidence]:
     """The named rows of every record of a study, oldest first.
 
     What cannot be held against a published number is there with a remark: the small form, overrides that change the
-    result, no such row, a protocol that names none of the numbers of images in `num_images` (where that is empty: a
-    network that was given).
+    result, no such row, a protocol that names none of the numbers of images in `num_images` or lacks a text of
+    `network` (where both are empty: a network that was given), runs that are not of `recipe` (where that is empty: of
+    any).
     """
     found = []
     for name in record_names(results):
         if study_of(results, name) != study:
             continue
-        record = read_json(results / name / "record.json")
+        record = _read_record(results / name / "record.json")
         rows = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
         protocols = tuple(dict.fromkeys(row["protocol"] for row in rows))
         values = tuple({int(seed): value for seed, value in row["values"].items()} for row in rows)
-        remark = _why_not(record, rows, quantities) or _other_images(record, protocols, num_images)
-        found.append(Evidence(name, values, protocols, _worst([row["status"] for row in rows]), remark))
+        remark = (
+            _why_not(record, rows, quantities)
+            or _other_images(record, protocols, num_images, network)
+            or (_other_recipe(results / name, recipe) if recipe else "")
+        )
+        found.append(
+            Evidence(
+                name,
+                values,
+                protocols,
+                _worst([row["status"] for row in rows]),
+                at_least=any(row.get("at_least", False) for row in rows),
+                precision=_precision(record["overrides"]),
+                remark=remark,
+            )
+        )
     return found
 
 
-def _other_images(record: Mapping[str, Any], protocols: Sequence[str], num_images: Sequence[int]) -> str:
+def _precision(overrides: Sequence[str]) -> str:
+    given = [text.partition("=")[2].strip(" \"'") for text in overrides if text.startswith("runtime.precision=")]
+    return given[-1] if given else ""
+
+
+def _other_recipe(record: Path, recipe: str) -> str:
+    """How the runs that a record keeps differ from today's recipe; the schedule may have been another then."""
+    configs = sorted(record.rglob("config.toml"))
+    if not configs:
+        return "its recipe is not kept"
+    try:
+        changed = {key for config in configs for key in _differences(config, recipe)}
+    except UserError:
+        return "a recipe of another version"
+    return f"a changed recipe: {', '.join(sorted(changed))}" if changed else ""
+
+
+def _differences(config: Path, recipe: str, may_differ: Sequence[str] = ()) -> list[str]:
+    differences = (key for key, _, _ in diff_recipes(load_recipe(recipe), load_recipe(config)))
+    return [key for key in differences if not is_one_of(key, (*WITHOUT_EFFECT, *may_differ))]
+
+
+def _other_images(
+    record: Mapping[str, Any], protocols: Sequence[str], num_images: Sequence[int], network: Sequence[str]
+) -> str:
+    said = "; ".join(protocols)
     wanted = [re.compile(rf"(?<![\d,]){number:,}(?![\d,])") for number in num_images]
-    if not wanted:
+    if not wanted and not network:
         # Whatever a network that was given has been trained on.
-        return f"a given network: {'; '.join(protocols)}" if record.get("checkpoint") else ""
-    if all(any(number.search(protocol) for number in wanted) for protocol in protocols):
-        return ""
-    return f"other images: {'; '.join(protocols)}"
+        return f"a given network: {said}" if record.get("checkpoint") else ""
+    if not all(text in protocol for protocol in protocols for text in network):
+        return f"another network: {said}"
+    named = all(any(number.search(protocol) for number in wanted) for protocol in protocols)
+    return "" if named or not wanted else f"other images: {said}"
 
 
 def _worst(statuses: Sequence[Status]) -> Status | None:
@@ -105,17 +158,13 @@ def _worst(statuses: Sequence[Status]) -> Status | None:
 def _why_not(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> str:
     if record["scale"] != "full":
         return f"{record['scale']} form"
-    changes = [text for text in record["overrides"] if not _is_one_of(text.partition("=")[0], WITHOUT_EFFECT)]
+    changes = with_effect(record["overrides"])
     if changes:
         return f"with {', '.join(changes)}"
     missing = set(quantities) - {row["quantity"] for row in rows}
     if missing:
         return f"{NO_ROW}: {', '.join(sorted(missing))}"
     return next((f"not run: {row['not_run']}" for row in rows if not row["values"]), "")
-
-
-def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def run_evidence(
@@ -149,16 +198,14 @@ def run_evidence(
 
 
 def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[tuple[Path, Recipe]]:
-    wanted = load_recipe(recipe)
     for config in sorted(folder.rglob("config.toml")):
         try:
-            run = load_recipe(config)
+            differences = _differences(config, recipe, may_differ)
         except UserError:
             # A recipe that today's package does not know any more.
             continue
-        differences = (key for key, _, _ in diff_recipes(wanted, run))
-        if all(_is_one_of(key, (*WITHOUT_EFFECT, *may_differ)) for key in differences):
-            yield config.parent, run
+        if not differences:
+            yield config.parent, load_recipe(config)
 
 
 def _from_summary(folder: Path, num_images: Sequence[int]) -> Mapping[str, Any] | None:

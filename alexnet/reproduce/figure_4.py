@@ -11,9 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from alexnet.data.resample import to_square
 from alexnet.data.squares import ImageSet
 from alexnet.evaluation.evaluator import evaluate
-from alexnet.evaluation.features import last_hidden_layer, open_features, stream_features, write_features
+from alexnet.evaluation.features import (
+    last_hidden_layer,
+    network_digest,
+    open_features,
+    stream_features,
+    write_features,
+)
 from alexnet.evaluation.neighbours import NeighbourIndex, Neighbours
 from alexnet.evaluation.predictor import Predictor, load_predictor
 from alexnet.evaluation.subjects import describe
@@ -110,12 +117,11 @@ def _nearest_by_features(bench: Workbench, trained: _Trained) -> _Found:
 
 
 def _training_features(bench: Workbench, trained: _Trained) -> np.ndarray:
-    """Those of all training images, computed once for a network, a layer and a set of images."""
-    digest = hashlib.sha256(trained.layer.encode())
-    for weight in trained.checkpoint.model_state.values():
-        digest.update(weight.detach().cpu().numpy().tobytes())
+    """Those of all training images, computed once for a network, a layer, a precision and a set of images."""
+    digest = hashlib.sha256(f"{network_digest(trained.checkpoint)} {trained.predictor.dtype} {bench.data}".encode())
     digest.update("\n".join(trained.train.keys).encode("utf-8", "surrogatepass"))
-    digest.update(str(bench.data).encode())
+    if trained.train.array is not None:
+        digest.update(trained.train.array.data)
     path: Path = bench.folder / "features" / f"{trained.layer}-{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
         write_features(path, _stream(bench, trained, trained.train, "training"), len(trained.train))
@@ -161,14 +167,8 @@ def _shares(trained: _Trained, found: _Found) -> dict[str, float]:
 
 
 def _small_pixels(images: ImageSet, indices: list[int] | range) -> np.ndarray:
-    """(n, 3 * 32 * 32) float32: the squares, made smaller by averaging."""
-    side = images.image_size // PIXEL_SIDE * PIXEL_SIDE or images.image_size
-    step = max(1, side // PIXEL_SIDE)
-    rows = []
-    for index in indices:
-        square = images.square(index)[:side, :side].astype(np.float32)
-        rows.append(square.reshape(side // step, step, side // step, step, 3).mean(axis=(1, 3)).ravel())
-    return np.stack(rows)
+    """(n, 3 * 32 * 32) float32: the whole squares at that size."""
+    return np.stack([to_square(images.square(index), PIXEL_SIDE).ravel() for index in indices]).astype(np.float32)
 
 
 def _subset(images: ImageSet, indices: list[int]) -> ImageSet:

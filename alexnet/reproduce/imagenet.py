@@ -12,6 +12,7 @@ from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.evaluation.subjects import recipe_of
 from alexnet.reporting.run_record import RunRecord
+from alexnet.reproduce.overrides import with_effect
 from alexnet.reproduce.trained import images_for
 from alexnet.reproduce.workbench import VIEWS, Workbench
 from alexnet.training.checkpoint import load_checkpoint
@@ -49,10 +50,10 @@ def differences(base: str, name: str) -> list[str]:
 
 
 def is_comparable(bench: Workbench, run: RunRecord, held_out: HeldOutImages) -> bool:
-    """Whether errors can be held against published ones: a whole training, as many images, ten crops."""
+    """Whether errors can be held against published ones: the recipe unchanged, as many images, ten crops."""
     summary = run.summary
     same_images = summary["num_images"] == held_out.num_images and summary["views"] == "ten_crop"
-    return bench.scale == "full" and same_images
+    return bench.is_original and same_images
 
 
 def protocol_of(run: RunRecord, views: str | None = None) -> str:
@@ -89,7 +90,8 @@ def comparison_notes(bench: Workbench, run: RunRecord, held_out: HeldOutImages) 
     if bench.scale == "small":
         what = f"{SMALL} in place of the paper's data and schedule"
     else:
-        what = f"{run.summary['num_images']:,} images, {VIEWS[run.summary['views']]}"
+        changes = "".join(f", with {text}" for text in with_effect(bench.overrides))
+        what = f"{run.summary['num_images']:,} images, {VIEWS[run.summary['views']]}{changes}"
     return (
         f"The published numbers are of {held_out.name}, {held_out.num_images:,} images, ten crops. Ours are of {what}: "
         "they stand beside the published ones, and are not held against them.",

@@ -13,12 +13,11 @@ import numpy as np
 
 from alexnet.config import Recipe
 from alexnet.data.sources import open_source
-from alexnet.errors import RunError, UserError
-from alexnet.reporting.run_record import read_run
+from alexnet.errors import UserError
 from alexnet.reporting.study_figures import losses_beside
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench, error_percent
-from alexnet.training.watch import guessing_loss
+from alexnet.training.watch import TOLERANCE, guessing_loss
 
 _BATCH_SIZE = {"full": 8192, "small": 1024}
 _STEPS = {"full": 24, "small": 4}
@@ -97,14 +96,8 @@ def recipe_of(bench: Workbench, way: Way, num_images: int, seed: int) -> Recipe:
 
 def _train(bench: Workbench, way: Way, recipe: Recipe) -> Result:
     """Train, or take what was finished before; weights and batches are not kept."""
-    folder = bench.run_folder(way.label, recipe.seed)
-    try:
-        run = bench.train(way.label, recipe)
-    except RunError:
-        run = read_run(folder)
-        if not run.events_of("diverged"):
-            raise
-    for file in (*(folder / "checkpoints").glob("*.pt"), folder / "diverged.npz"):
+    run = bench.train_or_diverge(way.label, recipe)
+    for file in (*(run.folder / "checkpoints").glob("*.pt"), run.folder / "diverged.npz"):
         file.unlink(missing_ok=True)  # a gigabyte that nobody needs; the log says what happened
     losses = np.array([event["loss"] for event in run.events_of("step")], dtype=np.float64)
     return Result(losses, error_percent(run) if run.is_finished else None)
@@ -145,7 +138,7 @@ def _verdicts(results: dict[Way, dict[int, Result]], guessing: float) -> list[st
             if result.error is None:
                 what = f"diverges: the loss is not finite after {len(result.losses)} steps"
             else:
-                learns = "learns" if result.last_loss < guessing else "does not learn"
+                learns = "learns" if result.last_loss < (1 - TOLERANCE) * guessing else "does not learn"
                 highest = float(result.losses.max())
                 what = f"{learns}: loss {result.last_loss:.3f} in the end, {highest:.3g} at most"
             sentences.append(f"{way.name}, seed {seed}: {what}.")
@@ -159,5 +152,10 @@ STUDY = Study(
     data="any labelled images with a validation set; 5,000 of ten classes are enough",
     cost="4 trainings of 24 steps of 8,192 images: half an hour on one CPU core with fast bfloat16",
     run=run,
+    sets=(
+        *("model.image_size", "data.image_size", "train.batch_size", "train.micro_batch_size", "train.epochs"),
+        *("optimizer.rule", "optimizer.lr", "schedule", "train.evaluate_every_epochs", "logging.log_every_steps"),
+        "evaluate.views",
+    ),
     small=f"{_STEPS['small']} steps of {_BATCH_SIZE['small']:,} images",
 )

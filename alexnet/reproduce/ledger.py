@@ -54,6 +54,7 @@ class Number:
     recipe: str = ""
     keys: Sequence[str] = ()
     num_images: Sequence[int] = ()
+    network: Sequence[str] = ()
     event: str | None = None
     step: int | None = None
     tolerance: float | None = None
@@ -122,7 +123,9 @@ def _evidence(number: Number, results: Path) -> list[Evidence]:
             results, number.recipe, number.keys, num_images=number.num_images, event=number.event, step=number.step
         )
     if number.study:
-        found += study_evidence(results, number.study, number.quantities, number.num_images)
+        found += study_evidence(
+            results, number.study, number.quantities, number.num_images, number.recipe, number.network
+        )
     return sorted(found, key=lambda item: item.record)
 
 
@@ -130,7 +133,8 @@ def _value(evidence: Evidence, unit: str) -> str:
     means = " / ".join(readable(value, unit) for value in evidence.means)
     spreads = " / ".join(readable(value, unit) for value in evidence.spreads)
     seeds = f"{evidence.num_seeds} seeds, spread {spreads}" if evidence.num_seeds > 1 else "1 seed"
-    return f"{means} {unit}".rstrip() + f" ({seeds})"
+    more = "more than " if evidence.at_least else ""
+    return f"{more}{means} {unit}".rstrip() + f" ({seeds})"
 
 
 def _status(number: Number, evidence: Evidence) -> str:
@@ -149,10 +153,11 @@ _HEAD = """\
 # Ledger
 
 Every number of the paper, and of the nets for CIFAR-10 that its author's code came with, beside what others published
-and what came out here. This page is written by `alexnet reproduce ledger --data results --output docs/ledger.md`: the
-published side is `alexnet/reproduce/ledger.toml`, which names its sources; ours is read from the records in `results/`
-or calculated, and is "-" where there is neither. A test (`tests/unit/reproduce/test_ledger.py`) writes the page again
-and compares.
+and what came out here. What the paper says in words stands here too where a number would settle it. This page is
+written by `alexnet reproduce ledger --data results --output docs/ledger.md`: the published side is
+`alexnet/reproduce/ledger.toml`, which names its sources; ours is read from the records in `results/`, or calculated
+from the package's own layers and recipes, and is "-" where there is neither. A test
+(`tests/unit/reproduce/test_ledger.py`) writes the page again and compares.
 
 | status | |
 |---|---|
@@ -209,15 +214,25 @@ def _about(line: Line, link: str) -> str:
     text = f'- <a id="about-{line.number.id}"></a>**{line.number.what}**: {line.number.protocol}.'
     counting = [item for item in line.evidence if not item.remark]
     if counting and counting[-1].protocols:
-        text += f" Ours: {'; '.join(counting[-1].protocols)}."
+        text += f" Ours: {'; '.join(counting[-1].protocols)}{_in_precision(counting[-1])}."
     others = [
-        f"[{item.record}]({link}/{item.record}/)" + (f" ({item.remark})" if item.remark else "")
+        f"[{item.record}]({link}/{item.record}/) ({_what_it_says(item, line.number.unit)})"
         for item in line.evidence
         if item is not (counting[-1] if counting else None)
     ]
     if others:
         text += f" Other records: {', '.join(others)}."
     return text + (f" `{line.number.command}`" if line.number.command else "")
+
+
+def _in_precision(evidence: Evidence) -> str:
+    return f"; computed in {evidence.precision}" if evidence.precision else ""
+
+
+def _what_it_says(evidence: Evidence, unit: str) -> str:
+    """Of a record that is not the newest that counts: its value, and why it does not count."""
+    value = _value(evidence, unit) if evidence.values and all(evidence.values) else ""
+    return "; ".join(part for part in (value, evidence.remark) if part)
 
 
 def _other_studies(results: Path, studies: Mapping[str, Study], named: set[str], link: str) -> str:

@@ -12,6 +12,8 @@ from alexnet.evaluation.metrics import top_k_credit
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.evaluation.subjects import describe
+from alexnet.models.variants import AS_RUN
+from alexnet.reproduce.imagenet import TEST_2010, VAL_2012
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.trained import DATA, SMALL, images_for, networks
 from alexnet.reproduce.workbench import VIEWS, Workbench
@@ -68,26 +70,34 @@ def _evaluate(bench: Workbench, checkpoint: Checkpoint, images: ImageSet, views:
 
 def _run(bench: Workbench) -> Outcome:
     gaps: dict[int, dict[int, Gap]] = {}
-    network, num_images, num_classes = "", 0, 0
+    network, num_images, num_classes, is_papers = "", 0, 0, True
     for seed, checkpoint in networks(bench):
         images = images_for(bench, checkpoint, "val")
         network, num_images, num_classes = describe(checkpoint), len(images), len(checkpoint.classes)
         center, ten_crop = (_evaluate(bench, checkpoint, images, views) for views in ("center", "ten_crop"))
         for k in (1, 5) if num_classes > 5 else (1,):
             gaps.setdefault(k, {})[seed] = measure_gap(center, ten_crop, k)
-    is_imagenet = num_classes == NUM_IMAGENET_CLASSES
+        is_papers = is_papers and _is_papers(checkpoint, num_images)
+    is_papers = is_papers and bench.is_original
     rows = []
     for k, of_seeds in gaps.items():
-        rows += _rows(k, of_seeds, f"{num_images:,} validation images, {network}", is_imagenet)
-    return Outcome(tuple(rows), (), _notes(gaps, is_imagenet))
+        rows += _rows(k, of_seeds, f"{num_images:,} validation images, {network}", is_papers)
+    return Outcome(tuple(rows), (), _notes(gaps, is_papers))
 
 
-def _rows(k: int, gaps: dict[int, Gap], protocol: str, is_imagenet: bool) -> list[Row]:
+def _is_papers(checkpoint: Checkpoint, num_images: int) -> bool:
+    """Whether it is the paper's network on all held-out images of ImageNet: those of 2010 or of 2012."""
+    architecture, classes = checkpoint.architecture, len(checkpoint.classes)
+    images = (TEST_2010.num_images, VAL_2012.num_images)
+    return architecture == AS_RUN and classes == NUM_IMAGENET_CLASSES and num_images in images
+
+
+def _rows(k: int, gaps: dict[int, Gap], protocol: str, is_papers: bool) -> list[Row]:
     one, ten, tolerance = PUBLISHED[k]
     source = "paper 6, footnote, and Table 1 (ILSVRC-2010 test images)"
     gap = Row(f"top-{k} gap", "points", f"{protocol}, centre crop minus ten crops, same weights and images",
               {seed: item.points for seed, item in gaps.items()})  # fmt: skip
-    if is_imagenet:
+    if is_papers:
         # The gap can be compared between ILSVRC-2010 and 2012, the errors cannot.
         gap = Row(gap.quantity, gap.unit, gap.protocol, gap.values, round(one - ten, 2), source, tolerance)
     return [
@@ -97,15 +107,18 @@ def _rows(k: int, gaps: dict[int, Gap], protocol: str, is_imagenet: bool) -> lis
     ]
 
 
-def _notes(gaps: dict[int, dict[int, Gap]], is_imagenet: bool) -> tuple[str, ...]:
+def _notes(gaps: dict[int, dict[int, Gap]], is_papers: bool) -> tuple[str, ...]:
     notes = [
         f"Seed {seed}, top-{k}: ten crops are {gap.points:+.2f} points better than one, standard error "
         f"{gap.error:.2f}{'' if abs(gap.points) > 2 * gap.error else ', so no difference is shown'}."
         for k, of_seeds in gaps.items()
         for seed, gap in of_seeds.items()
     ]
-    if not is_imagenet:
-        notes.append("The paper's gap, 1.5 / 1.3 points, is of ImageNet; with these classes nothing was published.")
+    if not is_papers:
+        notes.append(
+            "The paper's gap, 1.5 / 1.3 points, is of as_run on all held-out images of ImageNet; "
+            "ours stands beside it, and is not held against it."
+        )
     return tuple(notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import VIEWS, Workbench, error_percent, over_seeds
@@ -28,29 +29,30 @@ def run(bench: Workbench) -> Outcome:
         *(Row(f"loss in {name}", "nats", protocol, losses[name]) for name in _PRECISIONS),
         Row("bfloat16 minus float32", "points", protocol, gap),
     ]
-    return Outcome(tuple(rows), notes=(_judge(errors, summary["num_images"]),))
+    return Outcome(tuple(rows), notes=(_judge(gap),))
 
 
 def _recipe_for(data: str) -> str:
     return "digits" if data == "digits" else "cifar-quick"
 
 
-def _judge(errors: dict[str, dict[int, float]], num_images: int) -> str:
-    """The difference of the means beside its standard error, from the scatter of seeds or of images if that is more."""
-    means = {name: statistics.fmean(values.values()) for name, values in errors.items()}
-    difference = means["bfloat16"] - means["float32"]
-    count = len(errors["float32"])
-    share = statistics.fmean(means.values()) / 100
-    # Each run's error is a share of so many images; seeds cannot scatter less than that.
-    of_images = 100 * math.sqrt(share * (1 - share) / num_images)
-    scatter = [statistics.stdev(values.values()) if count > 1 else 0.0 for values in errors.values()]
-    of_runs = max(math.sqrt(statistics.fmean(value**2 for value in scatter)), of_images)
-    standard_error = of_runs * math.sqrt(2 / count)
-    verdict = "within" if abs(difference) <= 2 * standard_error else "more than"
+def _judge(gaps: Mapping[int, float]) -> str:
+    """The mean of the differences seed by seed, with its interval: both forms have the same seeds and images."""
+    mean, count = statistics.fmean(gaps.values()), len(gaps)
+    if count < 2:
+        return f"bfloat16 minus float32: {mean:+.2f} points with one seed; what is chance in it takes several to tell."
+    half = student_t(count - 1) * statistics.stdev(gaps.values()) / math.sqrt(count)
+    verdict = "no difference is shown" if abs(mean) <= half else "a difference"
     return (
-        f"The means differ by {difference:+.2f} points, {verdict} two standard errors of such a difference "
-        f"({2 * standard_error:.2f} points; {count} seed{'s' * (count > 1)})."
+        f"bfloat16 minus float32: {mean:+.2f} points, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} "
+        f"({count} seeds, Student's t): {verdict}."
     )
+
+
+def student_t(freedom: int) -> float:
+    """How many standard errors a mean's 95 % interval reaches to each side, by the degrees of freedom."""
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    return table[min(freedom, len(table)) - 1]
 
 
 STUDY = Study(
@@ -62,4 +64,5 @@ STUDY = Study(
     run=run,
     seeds=(0, 1, 2),
     default_data="digits",
+    sets=("runtime.precision",),
 )

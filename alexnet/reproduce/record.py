@@ -10,7 +10,7 @@ from typing import Any
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench
 from alexnet.runtime.environment import describe_environment
-from alexnet.runtime.files import write_text
+from alexnet.runtime.files import read_json, write_text
 
 RUN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.json")
 """What is kept of each training: all that its numbers come from, without the weights."""
@@ -25,13 +25,24 @@ def make_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, A
         "data": bench.data,
         "checkpoint": None if bench.checkpoint is None else str(bench.checkpoint),
         "scale": bench.scale,
-        "seeds": list(bench.seeds),
+        "seeds": _seeds(bench, outcome),
         "overrides": list(bench.overrides),
         "rows": [row.to_dict() for row in outcome.rows],
         "figures": list(outcome.figures),
         "notes": list(outcome.notes),
-        "environment": describe_environment(),
+        "environment": _environment(bench),
     }
+
+
+def _seeds(bench: Workbench, outcome: Outcome) -> list[int]:
+    """Those that were trained; a network that was given has its own."""
+    return list(bench.seeds) if bench.checkpoint is None else sorted({s for row in outcome.rows for s in row.values})
+
+
+def _environment(bench: Workbench) -> dict[str, Any]:
+    """Of the training that was asked for last, which may have been done long before; without any, of this process."""
+    files = [folder / "environment.json" for folder in reversed(bench.trained)]
+    return next((read_json(file) for file in files if file.is_file()), describe_environment())
 
 
 def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, Any]:
@@ -41,19 +52,20 @@ def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, 
     """
     record = make_record(study, bench, outcome)
     kept = bench.folder / "record"
+    if kept.is_dir():
+        shutil.rmtree(kept)  # of an earlier call, perhaps with other seeds
     write_text(kept / "record.json", json.dumps(record, indent=1) + "\n")
     write_text(kept / "README.md", readme(record, outcome))
     for name in outcome.figures:
         for file in (bench.folder / name, (bench.folder / name).with_suffix(".svg")):
             if file.is_file():
                 shutil.copyfile(file, kept / file.name)
-    runs = bench.folder / "runs"
-    for config in sorted(runs.rglob("config.toml")) if runs.is_dir() else []:
-        target = kept / config.parent.relative_to(bench.folder)
+    for run in bench.trained:
+        target = kept / run.relative_to(bench.folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in RUN_FILES:
-            if (config.parent / name).is_file():
-                shutil.copyfile(config.parent / name, target / name)
+            if (run / name).is_file():
+                shutil.copyfile(run / name, target / name)
     return record
 
 
@@ -65,7 +77,7 @@ def table_cells(row: Row) -> tuple[str, ...]:
     return (
         row.quantity,
         _with_unit(row.published, row.unit),
-        _with_unit(row.mean, row.unit),
+        _more(row) + _with_unit(row.mean, row.unit),
         "-" if row.spread is None or len(row.values) < 2 else number(row.spread, row.unit),
         str(len(row.values)) if row.values else "-",
         row.status,
@@ -81,6 +93,10 @@ def number(value: float, unit: str = "") -> str:
 
 def _with_unit(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{number(value, unit)} {unit}".rstrip()
+
+
+def _more(row: Row) -> str:
+    return "more than " if row.at_least else ""
 
 
 def readme(record: dict[str, Any], outcome: Outcome) -> str:
@@ -106,7 +122,7 @@ def readme(record: dict[str, Any], outcome: Outcome) -> str:
 
 def _explain(row: Row) -> str:
     each = ", ".join(f"seed {seed}: {number(value, row.unit)}" for seed, value in sorted(row.values.items()))
-    each = each or f"Not run: {row.not_run}"
+    each = _more(row) + each or f"Not run: {row.not_run}"
     source = f" Published: {row.published_source}." if row.published_source else ""
     within = f" Counts as matched within {number(row.tolerance, row.unit)}." if row.tolerance is not None else ""
     return f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}"

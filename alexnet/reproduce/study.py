@@ -30,6 +30,8 @@ class Row:
     """How far the mean may be from the published value to count as the same; None where nobody has said."""
     not_run: str = ""
     """Why there is no value of ours, without a full stop."""
+    at_least: bool = False
+    """Whether values are lower bounds: what they count had not come to its end everywhere when the counting stopped."""
 
     def __post_init__(self) -> None:
         assert bool(self.values) != bool(self.not_run), "either values or the reason why there are none"
@@ -66,6 +68,7 @@ class Row:
             "spread": self.spread,
             "status": self.status,
             "not_run": self.not_run,
+            "at_least": self.at_least,
         }
 
 
@@ -99,5 +102,7 @@ class Study:
     """The built-in data set it runs on where none is named."""
     takes_checkpoint: bool = False
     """Whether it can be given a trained network (`--checkpoint`) in place of training one."""
+    sets: tuple[str, ...] = ()
+    """Keys of recipes, and sections, that are the study's own to set: its rows say what they were."""
     small: str | None = None
     """What `--scale small` changes, for people; None where the study has no small form."""

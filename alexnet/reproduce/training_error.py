@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from alexnet.reporting.run_record import RunRecord
+
+Setting = TypeVar("Setting")
 
 
 class Curve(NamedTuple):
@@ -32,6 +35,11 @@ def epochs_to(curve: Curve, target: float) -> float | None:
     return None
 
 
-def fastest(reached: Sequence[tuple[Any, float | None]]) -> tuple[Any, float | None]:
-    """The setting that reached its target first, of (setting, epochs); settings that never did come last."""
-    return min(reached, key=lambda item: (item[1] is None, item[1] if item[1] is not None else 0.0))
+def fastest(tried: Sequence[tuple[Setting, Curve]], target: float) -> tuple[Setting, Curve]:
+    """The setting whose error fell to the target first; where none did, the one whose last error is the lowest."""
+
+    def slowness(item: tuple[Setting, Curve]) -> tuple[bool, float]:
+        epochs = epochs_to(item[1], target)
+        return (False, epochs) if epochs is not None else (True, item[1].errors[-1] if item[1].errors else math.inf)
+
+    return min(tried, key=slowness)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.config import DataConfig, Recipe
+from alexnet.data.decode import UnreadableImage
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Split
 from alexnet.errors import UserError
@@ -115,6 +116,11 @@ def _write_sets(bench: Workbench) -> _Sets:
     classes = range(0, len(source.classes), 2), range(1, len(source.classes), 2)
     root = bench.folder / "images"
     counts = _IMAGES_PER_CLASS[bench.scale]
+    fewest = int(np.bincount(source.train.labels, minlength=len(source.classes))[classes[1]].min())
+    if fewest < max(counts):
+        raise UserError(
+            f"{bench.data} has a class of {fewest} training images; the study takes up to {max(counts)} of each class."
+        )
     mark = f"{source.fingerprint} {' '.join(map(str, counts))}\n"
     if not (root / "source.txt").is_file():
         shutil.rmtree(root, ignore_errors=True)
@@ -145,7 +151,11 @@ def _write_split(
         label = int(split.labels[index])
         wanted = [folder for folder, limit in targets if limit is None or written[label] < limit]
         written[label] += 1
-        image = Image.fromarray(split.read(index)) if wanted else None
+        try:
+            image = Image.fromarray(split.read(index)) if wanted else None
+        except UnreadableImage as reason:
+            name = f"{split.name} image {split.keys[index]} of {bench.data}"
+            raise UserError(f"{name} cannot be read: {reason}") from None
         for folder in wanted:
             (folder / classes[label]).mkdir(parents=True, exist_ok=True)
             assert image is not None
@@ -209,5 +219,9 @@ STUDY = Study(
     cost="about 25 minutes on one CPU core, reckoned from the small form",
     run=run,
     seeds=(0, 1, 2),
+    sets=(
+        *("model", "optimizer.lr", "optimizer.copied_lr_factor", "evaluate.views", "runtime.precision"),
+        *("data.image_size", "train.evaluate_every_epochs"),
+    ),
     small="one epoch of the first training, five images a class, one rate",
 )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from alexnet.config import Recipe
 from alexnet.config_io import load_recipe
+from alexnet.errors import DivergedError
 from alexnet.reporting.pictures import save_picture
 from alexnet.reporting.progress import Progress
 from alexnet.reporting.run_record import RunRecord, read_run
+from alexnet.reproduce.overrides import with_effect
 from alexnet.training.run import train
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ VIEWS = {"center": "centre crop", "flip": "centre crop and its reflection", "ten
 
 class Interrupted(Exception):
     """A training of the study was stopped by a signal; the same command goes on from there."""
+
+    def __init__(self, stopped_by: int | None) -> None:
+        super().__init__()
+        self.stopped_by = stopped_by
+        """The signal; None where another process of the training got it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,13 @@ class Workbench:
     display: Progress
     checkpoint: Path | None = None
     """A trained network to use in place of training one."""
+    trained: list[Path] = field(default_factory=list)
+    """Folders of the trainings that were asked for, in this order."""
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the trainings are those of the recipes: at the full scale, no value changed that matters."""
+        return self.scale == "full" and not with_effect(self.overrides)
 
     def recipe(self, name: str, *overrides: str, seed: int = 0) -> Recipe:
         """A recipe by name with a study's overrides, then the seed, then the caller's overrides."""
@@ -53,13 +67,24 @@ class Workbench:
     def train(self, label: str, recipe: Recipe, *, data: str | None = None) -> RunRecord:
         """Train into runs/LABEL/seed-N, or go on, or take what is finished; `label` may have slashes in it.
 
-        Raises Interrupted when a signal stopped it.
+        Raises Interrupted when a signal stopped it, DivergedError when its loss is not finite.
         """
         folder = self.run_folder(label, recipe.seed)
         self.display.message(f"{label}, seed {recipe.seed}: {folder}")
-        if not train(recipe, data or self.data, folder, progress=self.display).finished:
-            raise Interrupted
+        if folder not in self.trained:
+            self.trained.append(folder)
+        summary = train(recipe, data or self.data, folder, progress=self.display)
+        if not summary.finished:
+            raise Interrupted(summary.stopped_by)
         return read_run(folder)
+
+    def train_or_diverge(self, label: str, recipe: Recipe) -> RunRecord:
+        """As `train`, where a loss that is not finite is a result: then the record is not finished."""
+        try:
+            return self.train(label, recipe)
+        except DivergedError as error:
+            self.display.message(f"{label}, seed {recipe.seed}: {error}")
+            return read_run(self.run_folder(label, recipe.seed))
 
     def save_figure(self, name: str, figure: Figure) -> str:
         """Write a drawing as NAME.png, on white, and NAME.svg; returns the name of the PNG file."""

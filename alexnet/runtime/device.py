@@ -29,9 +29,9 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"runtime.device = {name!r} cannot be used here ({reason}); use auto, cpu, cuda or mps."
-        ) from None
+        # For a name that torch does not know it lists two dozen that nobody has.
+        why = "torch knows no such device" if "Expected one of" in reason else reason
+        raise UserError(f"the device {name!r} cannot be used here ({why}); use auto, cpu, cuda or mps.") from None
     return device
 
 
@@ -125,6 +125,13 @@ def default_num_workers(images_in_memory: bool, num_processes: int = 1) -> int:
     num_processes: that share this machine.
     """
     return 1 if images_in_memory else max(1, min(8, (os.cpu_count() or 1) // num_processes))
+
+
+def num_workers_of(runtime: RuntimeConfig, images_in_memory: bool, num_processes: int = 1) -> int:
+    """Reading threads: as many as the recipe says, or the default."""
+    if runtime.num_workers is not None:
+        return runtime.num_workers
+    return default_num_workers(images_in_memory, num_processes)
 
 
 def describe_choice(execution: Execution) -> str:

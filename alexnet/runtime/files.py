@@ -64,14 +64,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError when it is damaged."""
+def read_json(path: Path, remedy: str = "delete it to have it written again") -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError when it is damaged, with what to do about that."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to have it written again.") from None
+        raise UserError(f"{path} is damaged ({error}); {remedy}.") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged (no JSON object); delete it to have it written again.")
+        raise UserError(f"{path} is damaged (no JSON object); {remedy}.")
     return value
 
 

@@ -13,10 +13,10 @@ from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import Execution, choose_execution, configure
 from alexnet.runtime.distributed import World
-from alexnet.training.checkpoint import Checkpoint, earlier_checkpoints, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.memory import available_bytes, choose_micro_batch
 from alexnet.training.network import BegunNetwork, begin_network
-from alexnet.training.parallelism import check_parallelism, rows_to_read
+from alexnet.training.parallelism import check_division, check_parallelism, rows_to_read
 from alexnet.training.run_folder import RunFolder
 
 
@@ -50,6 +50,7 @@ def begin_run(recipe: Recipe, data_name: str, folder: RunFolder, world: World) -
     network = world.from_main(network)  # the others learn its weights again when the network is replicated
     assert network is not None
     with world.together():
+        check_division(recipe, network.model, world)
         execution = configure(recipe.runtime)
     return BegunRun(source, recipe, network, execution)
 
@@ -110,16 +111,15 @@ def _resolve(recipe: Recipe, source: Source, saved: Recipe | None) -> Recipe:
     return recipe.model_copy(update={"model": model, "runtime": runtime})
 
 
-def last_checkpoint(folder: RunFolder, display: ProgressDisplay) -> Checkpoint | None:
+def last_checkpoint(folder: RunFolder, display: ProgressDisplay, *, set_aside: bool = False) -> Checkpoint | None:
     """The youngest checkpoint of a folder that is whole; None where there is none at all.
 
-    Raises UserError where there are some and all are damaged.
+    set_aside: give a damaged last.pt another name, so that the next save does not put it in the place of the good one
+    before; for the process that holds the folder. Raises UserError where there are some and all are damaged.
     """
     path = folder.last_checkpoint
     damaged: UserError | None = None
-    for file in (path, *earlier_checkpoints(path)):
-        if not file.is_file():
-            continue
+    for file in folder.resumable():
         try:
             checkpoint = load_checkpoint(file)
         except UserError as error:
@@ -127,6 +127,9 @@ def last_checkpoint(folder: RunFolder, display: ProgressDisplay) -> Checkpoint |
             continue
         if damaged is not None:
             display.message(f"{damaged} The run goes on from the one before, {file}, of step {checkpoint.step}.")
+            if set_aside and path.is_file():
+                aside = path.replace(path.with_name(f"{path.name}.damaged"))
+                display.message(f"The damaged file is now {aside}; it may be deleted.")
         return checkpoint
     if damaged is None:
         return None

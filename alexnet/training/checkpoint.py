@@ -166,11 +166,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except PermissionError:
         raise UserError(f"Cannot read {path}: permission denied.") from None
     except Exception as error:  # What a damaged file makes the unpickler raise has no end of kinds.
-        reason = "it is damaged or was not written by this package"
+        if _is_cut_off(path):
+            raise UserError(
+                f"{path} is not a checkpoint: it begins as one and is cut off after {path.stat().st_size:,} bytes; "
+                "copy it again, or take another of the run's checkpoints."
+            ) from error
         raise UserError(
-            f"{path} is not a checkpoint: {reason} ({type(error).__name__}). `alexnet import FILE` makes one of the "
-            "weights of other programs."
-        ) from None
+            f"{path} is not a checkpoint: it is damaged or was not written by this package. `alexnet import FILE` "
+            "makes one of the weights of other programs."
+        ) from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
             f"{path} is a PyTorch file, but not a checkpoint of alexnet (it does not say format = {FORMAT}). "
@@ -185,6 +189,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return _from_contents(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description is incomplete ({error}).") from None
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether it begins as the archives that torch writes do, and lacks their end."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
 
 
 def _verify(file: BinaryIO) -> None:

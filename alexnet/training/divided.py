@@ -20,7 +20,7 @@ from alexnet.models.layers import Convolution
 from alexnet.models.parts import Cut, Part, own_rows, part_of
 from alexnet.runtime.device import Execution
 from alexnet.runtime.distributed import World, held_here
-from alexnet.training.replicas import OneProcess, example_of, replicate, without_sync
+from alexnet.training.replicas import OneProcess, example_of, replicate, share_buffers, without_sync
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -40,6 +40,7 @@ class _Divided(OneProcess):
 
     @override
     def gather(self) -> None:
+        share_buffers(buffer for name, buffer in self.trained.named_buffers() if not self.divides(name))
         whole = self.model.state_dict()
         for name, own in self.trained.state_dict().items():
             whole[name].copy_(self._whole(own, whole[name].shape) if self.divides(name) else own)
@@ -82,6 +83,8 @@ class _Divided(OneProcess):
     def _whole(self, own: Tensor, shape: torch.Size) -> Tensor:
         from torch.distributed.tensor import DTensor, Shard
 
+        if own.ndim == 0:  # a number is everybody's, as for `own_rows`
+            return own
         stride = torch.empty(shape, device="meta").stride()
         share = DTensor.from_local(
             held_here(own).contiguous(), self.mesh, [Shard(0)], run_check=False, shape=shape, stride=stride

@@ -59,6 +59,8 @@ def open_initial_weights(config: ModelConfig) -> InitialWeights:
     try:
         path = checkpoint_file(config.init)
         if not path.is_file():
+            if config.init == "CHECKPOINT":  # what the recipe `transfer` has in place of a name
+                raise UserError("The recipe begins with a trained network; name one with --init.")
             raise UserError(f"There is no file {path}.")
         digest = _sha256(path)
         if config.init_sha256 not in (None, digest):

@@ -11,7 +11,6 @@ from alexnet.config import Recipe
 from alexnet.data.squares import free_memory_bytes
 from alexnet.errors import UserError
 from alexnet.models import AlexNet
-from alexnet.models.architecture import BatchNorm
 from alexnet.models.summary import layer_table
 
 _TRANSIENT_OUTPUTS = 2
@@ -70,8 +69,7 @@ def choose_micro_batch(
     """
     memory = step_memory(recipe, model, dtype)
     room = int(_USED_SHARE * available)
-    normalised = any(isinstance(layer, BatchNorm) for layer in model.architecture.layers)
-    if normalised or memory.weights + memory.per_image * num_images <= room:
+    if model.architecture.has_batch_norm or memory.weights + memory.per_image * num_images <= room:
         return None
     fits = memory.largest_batch(room)
     if not fits:

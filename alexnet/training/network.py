@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet.config import OptimizerConfig, Recipe
+from alexnet.config import OptimizerConfig, Recipe, ScheduleConfig
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, create_model
@@ -71,7 +71,7 @@ def _open_init(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, InitialWeight
     if recipe.model.init is None:
         return _with_digest(recipe, None), None
     saved = folder.saved_recipe()
-    if saved is not None and saved.model.init == recipe.model.init and folder.last_checkpoint.is_file():
+    if saved is not None and saved.model.init == recipe.model.init and folder.resumable():
         digest = saved.model.init_sha256
         if recipe.model.init_sha256 == digest or not Path(recipe.model.init).exists():
             return _with_digest(recipe, digest), None
@@ -125,10 +125,28 @@ def _check_fits(recipe: Recipe, model: AlexNet) -> None:
                     f"{key} is for layers that are copied from a trained network, and there is none: give it by "
                     "--init, or leave the key out."
                 )
+    _check_plateaus(recipe.schedule)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
     for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
         for layer in named:
             if layer not in layers:
                 raise UserError(
                     f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
+                )
+
+
+def _check_plateaus(schedule: ScheduleConfig) -> None:
+    """One rule watches the validation error for all layers and the biases, by what the schedule itself says."""
+    own = {f"layers.{layer}": layer_schedule for layer, layer_schedule in schedule.layers.items()}
+    if schedule.bias is not None:
+        own["bias"] = schedule.bias
+    for name, given in own.items():
+        if given.name != "plateau":
+            continue
+        for key in ("patience_epochs", "min_improvement", "max_drops"):
+            value, of_all = getattr(given, key), getattr(schedule, key)
+            if value > of_all or (value < of_all and key != "max_drops"):
+                raise UserError(
+                    f"schedule.{name}.{key} = {value} would have no effect: schedule.{key} = {of_all} decides for all "
+                    "layers when rates drop; give both the same value."
                 )

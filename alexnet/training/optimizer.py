@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from alexnet.config import OptimizerConfig, ScheduleConfig
 from alexnet.errors import UserError
@@ -47,8 +48,8 @@ class MomentumSGD(torch.optim.Optimizer):
     # torch wraps these to keep its compiler away, which it imports first: most of a second of every start.
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
     zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    _load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
     def __init__(
         self,
@@ -62,6 +63,15 @@ class MomentumSGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.rule: Rule = rule
         self.lars_eta = lars_eta
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, with every velocity laid out as its weight: the ways of sharing lay kernels out differently."""
+        self._load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            weight, velocity = held_here(parameter), state.get("velocity")
+            if velocity is not None and velocity.stride() != weight.stride():
+                state["velocity"] = torch.empty_like(weight).copy_(velocity)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alexnet.config import Recipe
 from alexnet.errors import UserError
 from alexnet.models import AlexNet
+from alexnet.models.parts import Cut, part_of
 from alexnet.runtime.device import Execution
 from alexnet.runtime.distributed import World
 from alexnet.training.divided import ShardedClassifier, ShardedWeights, Towers
@@ -42,6 +43,17 @@ def check_parallelism(recipe: Recipe, world: World) -> None:
         raise UserError(f"train.ema_decay averages whole layers, and {ways[0]} divides them; leave one of them out.")
 
 
+def check_division(recipe: Recipe, model: AlexNet, world: World) -> None:
+    """Raises UserError, alike in every process, where the network's layers cannot be divided as the recipe asks."""
+    cut: Cut | None = None
+    if recipe.parallel.towers > 1:
+        cut = "towers"
+    elif recipe.parallel.classifier == "shard":
+        cut = "classifier"
+    if world.size > 1 and cut is not None:
+        part_of(model.architecture, model.num_classes, model.image_size, cut, world.size, world.rank)
+
+
 def _ways(recipe: Recipe) -> list[str]:
     """The settings that divide layers among processes."""
     parallel = recipe.parallel
@@ -60,7 +72,7 @@ def rows_to_read(recipe: Recipe, world: World) -> range:
 
 
 def build_parallelism(recipe: Recipe, model: AlexNet, world: World, execution: Execution) -> OneProcess:
-    """By the recipe and the number of processes; `check_parallelism` has passed. The model is on the device."""
+    """By the recipe and the number of processes; both checks have passed. The model is on the device."""
     if world.size == 1:
         return OneProcess(model)
     if recipe.parallel.towers > 1:

@@ -24,7 +24,6 @@ from alexnet.reporting.metrics_log import NoLog, read_events
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import configure
 from alexnet.runtime.distributed import ALONE
-from alexnet.runtime.files import read_json
 from alexnet.training.begin import last_checkpoint
 from alexnet.training.diverged_batch import load_diverged_batch
 from alexnet.training.network import begin_network
@@ -75,7 +74,7 @@ def replay(path: Path, display: ProgressDisplay) -> Replay:
     step = int(diverged[-1]["step"])
     folder.claim()
     try:
-        data_record = read_json(folder.data)
+        data_record = folder.data_record()
         source = open_source(data_record["source"], recipe.data)
         if source.fingerprint != data_record["fingerprint"]:
             raise UserError(f"{data_record['source']} is no longer the data that {path} was trained on.")

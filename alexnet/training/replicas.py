@@ -2,7 +2,7 @@
 
 # No postponed annotations here: DDP looks at those of the hook.
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -83,6 +83,16 @@ class Replicas(OneProcess):
     @override
     def apart(self) -> AbstractContextManager[object]:
         return without_sync(self.network)
+
+    @override
+    def gather(self) -> None:
+        share_buffers(self.model.buffers())
+
+
+def share_buffers(buffers: Iterable[Tensor]) -> None:
+    """Give every process the main one's: a batch norm has statistics of the images that its process has seen."""
+    for buffer in buffers:
+        dist.broadcast(buffer, src=0)
 
 
 _BUCKET_MB = 64

@@ -28,8 +28,8 @@ from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
 from alexnet.runtime.device import (
     Execution,
-    default_num_workers,
     describe_choice,
+    num_workers_of,
     return_freed_memory,
 )
 from alexnet.runtime.distributed import World, join_world
@@ -148,7 +148,7 @@ def _begin_or_continue(
 ) -> Trainer:
     """A trainer at the run's beginning, or at its last checkpoint where there is one, and the first line of its log."""
     with world.together():
-        checkpoint = last_checkpoint(folder, display) if world.is_main else None
+        checkpoint = last_checkpoint(folder, display, set_aside=True) if world.is_main else None
         step = checkpoint.step if checkpoint is not None else 0
         log = _open_log(recipe, folder, step) if world.is_main else NoLog()
     checkpoint = world.from_main(checkpoint)
@@ -249,9 +249,6 @@ def _open_log(recipe: Recipe, folder: RunFolder, step: int) -> MetricsLog:
 
 
 def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Execution, world: World) -> TrainingLoader:
-    workers = recipe.runtime.num_workers
-    if workers is None:
-        workers = default_num_workers(data.train.array is not None, world.local_size)
     return TrainingLoader(
         data.train,
         data.statistics,
@@ -259,7 +256,7 @@ def _build_loader(recipe: Recipe, model: AlexNet, data: RunData, execution: Exec
         order=_order(recipe, data.train),
         batch_size=recipe.train.batch_size,
         crop_size=model.image_size,
-        num_workers=workers,
+        num_workers=num_workers_of(recipe.runtime, data.train.array is not None, world.local_size),
         rows=rows_to_read(recipe, world),
         pinned=execution.device.type == "cuda",
     )

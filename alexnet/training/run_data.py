@@ -7,16 +7,17 @@ import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from alexnet.config import Recipe
 from alexnet.data.splits import Source
 from alexnet.data.squares import ImageSet, free_memory_bytes, load_images
-from alexnet.data.statistics import Statistics, compute_statistics
+from alexnet.data.statistics import Statistics, from_sums, sums_over
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress as ProgressDisplay
-from alexnet.runtime.device import default_num_workers
+from alexnet.runtime.device import num_workers_of
 from alexnet.runtime.distributed import World
-from alexnet.runtime.files import read_json, write_atomically, write_text
+from alexnet.runtime.files import write_atomically, write_text
 from alexnet.training.run_folder import RunFolder
 
 
@@ -33,11 +34,10 @@ class RunData(NamedTuple):
 def load_run_data(recipe: Recipe, source: Source, folder: RunFolder, display: ProgressDisplay, world: World) -> RunData:
     """Both splits and the training set's statistics; what was skipped is kept with the run."""
     with world.together():
-        record = read_json(folder.data) if world.is_main else {}
+        record = folder.data_record() if world.is_main else {}
     record = world.from_main(record)
     assert source.train is not None
-    workers = recipe.runtime.num_workers
-    workers = default_num_workers(False, world.local_size) if workers is None else workers
+    workers = num_workers_of(recipe.runtime, False, world.local_size)
     with world.together():
         train_set, validation = _load_splits(recipe, source, record, workers, folder, display, world)
         skipped = {
@@ -50,10 +50,7 @@ def load_run_data(recipe: Recipe, source: Source, folder: RunFolder, display: Pr
             raise UserError("other images than on rank 0 cannot be read here; give all machines the same data.")
         if world.is_main:
             write_text(folder.data, json.dumps({**record, "skipped": skipped}, indent=1))
-    with world.together():
-        statistics = _statistics(source, train_set, folder, workers, display) if world.is_main else None
-    statistics = world.from_main(statistics)
-    assert statistics is not None
+    statistics = _statistics(source, train_set, folder, workers, display, world)
     return RunData(source, train_set, validation, statistics)
 
 
@@ -94,21 +91,39 @@ def _load_splits(
 
 
 def _statistics(
-    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay
+    source: Source, images: ImageSet, folder: RunFolder, num_workers: int, display: ProgressDisplay, world: World
 ) -> Statistics:
     """Computed once, then kept with the run; those that come with the data are taken where they are of these images."""
-    if folder.statistics.is_file():
-        try:
-            with np.load(folder.statistics, allow_pickle=False) as file:
-                saved = {key: file[key] for key in file.files}
-            return Statistics(**{**saved, "num_images": int(saved["num_images"])})
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
-            display.message(f"{folder.statistics} is damaged; it is computed again.")
-    statistics = _given_statistics(source, images)
+    statistics = None
+    with world.together():
+        if world.is_main:
+            statistics = _kept_statistics(folder, display) or _given_statistics(source, images)
+    statistics = world.from_main(statistics)
     if statistics is None:
-        statistics = compute_statistics(images, num_workers, display.counter("Mean image and colour covariance"))
-    write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
+        # Shared, since none waits for another longer than parallel.timeout_minutes; sums of whole numbers are exact.
+        with world.together():
+            counter = display.counter("Mean image and colour covariance")
+            sums = sums_over(images, world.share(len(images)), num_workers, counter)
+        for part in sums:
+            world.sum(torch.from_numpy(part))
+        statistics = from_sums(*sums, len(images))
+    with world.together():
+        if world.is_main and not folder.statistics.is_file():
+            write_atomically(folder.statistics, lambda file: np.savez(file, **vars(statistics)))
     return statistics
+
+
+def _kept_statistics(folder: RunFolder, display: ProgressDisplay) -> Statistics | None:
+    if not folder.statistics.is_file():
+        return None
+    try:
+        with np.load(folder.statistics, allow_pickle=False) as file:
+            saved = {key: file[key] for key in file.files}
+        return Statistics(**{**saved, "num_images": int(saved["num_images"])})
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+        display.message(f"{folder.statistics} is damaged; it is computed again.")
+        folder.statistics.unlink(missing_ok=True)
+        return None
 
 
 def _given_statistics(source: Source, images: ImageSet) -> Statistics | None:

@@ -9,10 +9,14 @@ from typing import IO, Any
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe, to_toml
 from alexnet.errors import UserError
+from alexnet.models import get_architecture
 from alexnet.runtime.files import read_json, write_text
+from alexnet.training.checkpoint import earlier_checkpoints
 
 NEUTRAL_KEYS = (
+    "data.cache_gb",
     "data.memory_limit_gb",
+    "evaluate.batch_size",
     "logging",
     "parallel",
     "runtime.num_threads",
@@ -47,6 +51,11 @@ class RunFolder:
         """The recipe of the run this folder holds; None where there is none yet."""
         return load_recipe(self.config) if self.config.is_file() else None
 
+    def resumable(self) -> list[Path]:
+        """The checkpoints that training can go on from, the youngest first."""
+        files = (self.last_checkpoint, *earlier_checkpoints(self.last_checkpoint))
+        return [file for file in files if file.is_file()]
+
     def open(self, recipe: Recipe, data: dict[str, Any]) -> None:
         """Claim the folder for a run, new or continued.
 
@@ -65,8 +74,8 @@ class RunFolder:
         saved = self.saved_recipe()
         if saved is None:
             self._refuse_foreign_files()
-        results = (self.last_checkpoint, self.best_checkpoint, self.summary)
-        if saved is None or not any(file.is_file() for file in results):
+        has_results = self.summary.is_file() or any(self.last_checkpoint.parent.glob("*.pt"))
+        if saved is None or not has_results:
             # There is nothing to lose: a first attempt that failed may be mended and tried again.
             for file in (self.statistics, self.metrics):
                 file.unlink(missing_ok=True)
@@ -74,14 +83,17 @@ class RunFolder:
             write_text(self.config, to_toml(recipe))
             return
         # What the run begins with is known by its contents, wherever the file lies by now.
-        same_init = saved.model.init_sha256 == recipe.model.init_sha256
-        may_differ = (*NEUTRAL_KEYS, "model.init") if same_init else NEUTRAL_KEYS
+        may_differ = [*NEUTRAL_KEYS]
+        if saved.model.init_sha256 == recipe.model.init_sha256:
+            may_differ.append("model.init")
+        if not get_architecture(recipe.model.name).has_batch_norm:  # which normalises each part of a batch by itself
+            may_differ.append("train.micro_batch_size")
         differences = [
             f"{key} = {old!r} there, {new!r} now"
             for key, old, new in diff_recipes(saved, recipe)
             if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in may_differ)
         ]
-        before = read_json(self.data) if self.data.is_file() else {}
+        before = self.data_record() if self.data.is_file() else {}
         if before.get("fingerprint") != data["fingerprint"]:
             differences.append(
                 f"the data: {before.get('source')} with {before.get('num_train')} training images there, "
@@ -91,6 +103,10 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds another run: {'; '.join(differences)}. Give a new --output, or the same settings."
             )
+
+    def data_record(self) -> dict[str, Any]:
+        """data.json. Raises UserError where it is damaged."""
+        return read_json(self.data, "restore it from a copy, or begin again with a new --output")
 
     def claim(self) -> None:
         """Make sure that no other process writes here, until `close`. Raises UserError when one does."""
@@ -107,9 +123,11 @@ class RunFolder:
             return
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.close()
             raise UserError(f"Another process is training in {self.path}; wait for it or stop it.") from None
+        except OSError:
+            pass  # Some network disks have no locks; there the folder is not guarded.
 
     def _remove_torn_files(self) -> None:
         """What a killed process had begun to write; the files it would have replaced are whole."""

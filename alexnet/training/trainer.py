@@ -22,14 +22,14 @@ from alexnet.data.loader import Batch, TrainingLoader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.squares import ImageSet
 from alexnet.data.transfer import batches_on_device
-from alexnet.errors import RunError
+from alexnet.errors import DivergedError, RunError
 from alexnet.evaluation.evaluator import evaluate
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.models import AlexNet
 from alexnet.ops import triton_masks
 from alexnet.reporting.metrics_log import MetricsLog, NoLog
 from alexnet.reporting.progress import Progress as ProgressDisplay
-from alexnet.runtime.device import Execution, has_work
+from alexnet.runtime.device import Execution, has_work, num_workers_of
 from alexnet.runtime.distributed import World
 from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.agreement import Agreement
@@ -176,11 +176,7 @@ class Trainer:
         set_learning_rates(self.optimizer, self.recipe.schedule, progress, self.epochs_per_step)
         draw = triton_masks.draw_masks if triton_masks.supports(self.device) else draw_dropout_masks
         masks = draw(
-            self.dropout_layers,
-            seed=self.recipe.seed,
-            step=step,
-            batch_size=self.batch_size,
-            device=self.device,
+            self.dropout_layers, seed=self.recipe.seed, step=step, batch_size=self.batch_size, device=self.device
         )
         self.sharing.trained.train()
         if freeze_by_rate(self.sharing.trained, self.optimizer):
@@ -249,7 +245,7 @@ class Trainer:
         if self.world.is_main:
             with suppress(OSError, RunError):  # what matters more is said below
                 save_diverged_batch(self.folder.diverged_batch, self.loader, bad)
-        error = RunError(
+        error = DivergedError(
             f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add schedule.warmup_epochs, and give a new "
             f"--output if this one has checkpoints; they are from before. alexnet doctor {self.folder.path} --replay "
             "repeats the steps since then and shows where it began."
@@ -291,7 +287,12 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Centre-crop error on the validation set, for the schedule and the log; keeps the best weights."""
-        report = self.evaluate("center", "Validation")
+        try:
+            report = self.evaluate("center", "Validation")
+        except DivergedError:
+            # The last update broke the weights; no batch has seen them yet.
+            self.log.write("diverged", step=self.state.step, epoch=self.epoch, lr=self._learning_rate())
+            raise
         error = report.top1_error
         is_best = error < self.state.best_error
         self.state.train_error = self.state.wrong_since_evaluation / max(self.state.images_since_evaluation, 1)
@@ -342,6 +343,7 @@ class Trainer:
             batch_size=self.recipe.evaluate.batch_size,
             device=self.device,
             dtype=self.dtype,
+            num_workers=num_workers_of(self.recipe.runtime, self.validation.array is not None, self.world.local_size),
             world=self.world,
             on_progress=self.display.counter(title, transient=True),
         )

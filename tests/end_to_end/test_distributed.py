@@ -88,6 +88,8 @@ def test_any_number_of_processes_gives_the_result_of_one(num_processes, alone, t
         assert np.array_equal(one["labels"], many["labels"])  # every image once, in order
         assert np.array_equal(one["probabilities"].argmax(1), many["probabilities"].argmax(1))
         assert np.allclose(one["probabilities"], many["probabilities"], atol=1e-5)
+    with np.load(alone / "statistics.npz") as one, np.load(together / "statistics.npz") as many:
+        assert all(np.array_equal(one[name], many[name]) for name in one.files)
     losses = [[event["loss"] for event in read_events(folder / "metrics.jsonl") if event["event"] == "step"]
               for folder in (alone, together)]  # fmt: skip
     assert len(losses[0]) == NUM_STEPS // 2

@@ -10,6 +10,7 @@ from alexnet.config_io import diff_recipes, known_keys, load_recipe, parse_overr
 from alexnet.data.originals.imagenet import OFFICIAL_COUNTS
 from alexnet.models import ARCHITECTURES
 from alexnet.reproduce.catalogue import STUDIES
+from alexnet.reproduce.imagenet import TEST_2010
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
@@ -115,5 +116,6 @@ def test_the_sets_have_as_many_images_as_the_paper_says():
     for year in ("2010", "2012"):
         train, val = OFFICIAL_COUNTS[year]
         assert 1.2e6 <= train < 1.3e6 and val == 50_000
+    assert TEST_2010.num_images == 150_000
     # "Over 15 million" in the text; the release of autumn 2011 has 14,197,122.
     assert OFFICIAL_COUNTS["fall11"][0] == 14_197_122

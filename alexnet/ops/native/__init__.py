@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alexnet.ops.block import Block as BlockRecord
     from alexnet.ops.chunked_norm import Norm as NormRecord
 
+ABI = 1
+"""Of kernels.c, which has the same number: to be raised in both with every change of a function or its arguments."""
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 NO_GRADIENT = 255
 """Marks an output of a pool that the ReLU after it stops."""
@@ -73,16 +75,22 @@ class _Library(NamedTuple):
     instruction_set: int
 
 
-def _load() -> _Library | None:
+_OTHER_VERSION = "those built here are of another version; rebuild: python setup.py build_ext --inplace"
+
+
+def _load() -> tuple[_Library | None, str]:
+    """The kernels; or None, and what is wrong with those that were built."""
     if os.environ.get("ALEXNET_NATIVE") == "0":
-        return None
+        return None, ""
     folder = Path(__file__).parent
     files = [folder / f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
     built = next((file for file in files if file.is_file()), None)
     if built is None:
-        return None
+        return None, ""
     try:
         functions = ctypes.CDLL(str(built))
+        if functions.alexnet_abi() != ABI:
+            return None, _OTHER_VERSION
         functions.alexnet_block_forward.argtypes = [
             ctypes.POINTER(_Block), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
             ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
@@ -104,9 +112,11 @@ def _load() -> _Library | None:
             ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
         instruction_set = functions.alexnet_instruction_set()
-    except (OSError, AttributeError):  # built for another machine, or by another version
-        return None
-    return _Library(functions, _thread_team(), instruction_set)
+    except AttributeError:  # a function is missing
+        return None, _OTHER_VERSION
+    except OSError as error:  # built for another machine
+        return None, f"those built here cannot be loaded: {error}"
+    return _Library(functions, _thread_team(), instruction_set), ""
 
 
 def _thread_team() -> ctypes.c_void_p:
@@ -118,7 +128,7 @@ def _thread_team() -> ctypes.c_void_p:
         return ctypes.c_void_p(None)
 
 
-_library = _load()
+_library, _reason = _load()
 AVAILABLE = _library is not None
 """Whether the kernels were built, can be loaded, and are wanted."""
 
@@ -131,7 +141,9 @@ def use(wanted: bool) -> None:
 
 def describe() -> str:
     """For people: what the kernels were chosen to run on."""
-    return f"{INSTRUCTION_SETS[_loaded().instruction_set]} kernels" if AVAILABLE else "no compiled kernels"
+    if AVAILABLE:
+        return f"{INSTRUCTION_SETS[_loaded().instruction_set]} kernels"
+    return f"no compiled kernels ({_reason})" if _reason else "no compiled kernels"
 
 
 def takes(maps: Tensor) -> bool:
@@ -233,13 +245,17 @@ def images(
     """(pixel + shift - mean) * scale: (N, 3, h, w) channels-last in `dtype`, float32 or bfloat16.
 
     crops: (N, h, w, 3) uint8; shift: (N, 3); mean: (S, S, 3) float32; offsets: (N, 2) int64, where in the mean each
-    crop lies; flips: (N,) bool, crops whose part of the mean is reflected; scale: a factor for each channel.
+    crop lies; flips: (N,) bool, crops whose part of the mean is reflected; scale: a factor for each channel. Raises
+    ValueError where they do not fit each other.
     """
     library = _loaded()
+    _check_images(crops, shift, mean, offsets, flips)
     n, height, width, _ = crops.shape
     outputs = torch.empty(crops.shape, dtype=dtype)
+    given = (crops, shift, mean, offsets, flips)
+    kinds = (torch.uint8, torch.float32, torch.float32, torch.int64, torch.bool)
     # Held until the kernel has run: it gets addresses only.
-    held = [None if tensor is None else tensor.contiguous() for tensor in (crops, shift, mean, offsets, flips)]
+    held = [None if one is None else one.to("cpu", kind).contiguous() for one, kind in zip(given, kinds, strict=True)]
     arguments = _Images(
         *(None if tensor is None else tensor.data_ptr() for tensor in held),
         height,
@@ -255,6 +271,23 @@ def images(
     )
     _check(status)
     return outputs.permute(0, 3, 1, 2)
+
+
+def _check_images(crops: Tensor, shift: Tensor | None, mean: Tensor, offsets: Tensor, flips: Tensor | None) -> None:
+    """The kernel believes what it is told: what it would read has to be there."""
+    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != torch.uint8:
+        raise ValueError(f"crops of the shape {tuple(crops.shape)} and {crops.dtype} are not (N, h, w, 3) uint8")
+    n, height, width, _ = crops.shape
+    for name, tensor, shape in (("colour shifts", shift, (n, 3)), ("offsets", offsets, (n, 2)), ("flips", flips, (n,))):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} of the shape {tuple(tensor.shape)} are not {shape}, as {n} crops need them")
+    if mean.ndim != 3 or mean.shape[2] != 3:
+        raise ValueError(f"the pixels of a mean image of the shape {tuple(mean.shape)} are not three colours")
+    rows, columns = mean.shape[0] - height, mean.shape[1] - width
+    if n and (int(offsets.min()) < 0 or int(offsets[:, 0].max()) > rows or int(offsets[:, 1].max()) > columns):
+        raise ValueError(
+            f"crops of {height} x {width} px at these offsets do not lie in the mean image of {tuple(mean.shape[:2])}"
+        )
 
 
 def _loaded() -> _Library:

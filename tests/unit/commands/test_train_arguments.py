@@ -37,7 +37,7 @@ def test_two_recipes_are_one_too_many():
 
 
 def test_only_the_digits_recipe_has_data_of_its_own():
-    assert choose_data(None, None) == choose_data("digits", None) == "digits"
+    assert choose_data("digits", None) == "digits"
     assert choose_data("digits", "photos") == "photos"
     with pytest.raises(UserError, match=r"recipe mine\.toml needs --data"):
         choose_data("mine.toml", None)
@@ -46,7 +46,6 @@ def test_only_the_digits_recipe_has_data_of_its_own():
 @pytest.mark.parametrize(
     ("recipe", "data", "output"),
     [
-        (None, "digits", "runs/digits"),
         ("digits", "digits", "runs/digits"),
         ("folder", "photos", "runs/folder-photos"),
         ("folder", "/home/ada/My photos/", "runs/folder-My-photos"),
@@ -87,6 +86,12 @@ def given(monkeypatch):
     return seen
 
 
+@pytest.mark.parametrize(("data", "recipe"), [(None, "digits"), ("digits", "digits"), ("photos", "folder")])
+def test_images_without_a_recipe_are_trained_as_a_folder(given, data, recipe):
+    train_command([], data, None, **NO_OPTIONS)
+    assert given["recipe"] == recipe
+
+
 def test_a_network_to_begin_with_means_the_recipe_transfer(given):
     train_command([], "photos", None, **{**NO_OPTIONS, "init": "runs/old"})
     assert (given["recipe"], given["init"], given["output"]) == ("transfer", "runs/old", Path("runs/transfer-photos"))
@@ -94,6 +99,11 @@ def test_a_network_to_begin_with_means_the_recipe_transfer(given):
     assert given["recipe"] == "folder"
     with pytest.raises(UserError, match="recipe transfer needs --data"):
         train_command([], None, None, **{**NO_OPTIONS, "init": "runs/old"})
+
+
+def test_a_folder_as_the_recipe_is_told_what_it_is(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not a recipe; its images are trained on with folder --data"):
+        train_command([str(tmp_path)], None, None, **NO_OPTIONS)
 
 
 def test_frozen_layers_are_rates_of_zero(given):

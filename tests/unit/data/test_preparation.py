@@ -684,6 +684,14 @@ def test_test_shards_are_not_mixed_into_the_validation_shards(imagenet: SmallIma
     assert "The test shards are not used; the validation shards are." in record["notes"]
 
 
+def test_shards_of_a_split_without_an_image_are_refused_by_its_name(imagenet: SmallImageNet, tmp_path: Path):
+    root = imagenet.webdataset(tmp_path / "source")
+    with tarfile.open(root / "imagenet1k-validation-00.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("readme.txt"))
+    with pytest.raises(UserError, match=r"The val split of .*source has no images"):
+        prepare(root, tmp_path / "out", **SMALL)
+
+
 def test_a_pipe_in_a_list_does_not_hang(tmp_path: Path):
     folder = class_folders(tmp_path / "pets")
     os.mkfifo(folder / "cat" / "pipe.png")

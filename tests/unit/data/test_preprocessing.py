@@ -133,3 +133,37 @@ def test_the_kernel_and_plain_torch_agree(fields, channel_order, dtype, monkeypa
     assert actual.dtype == dtype and actual.stride() == plain.stride()
     tolerance = 1e-5 if dtype == torch.float32 else 2**-8
     torch.testing.assert_close(actual, plain, rtol=tolerance, atol=tolerance)
+
+
+def test_only_bytes_are_read_by_the_kernel():
+    preprocessing = make(mean_mode="at_crop")
+    images = preprocessing.normalize(CROPS.float() + 0.5, OFFSETS, FLIPS)
+    assert torch.equal(images, preprocessing.normalize(CROPS, OFFSETS, FLIPS) + 0.5)
+
+
+def test_what_would_be_read_as_something_else_is_taken_for_what_it_is():
+    preprocessing = make(mean_mode="at_crop", mean_image=make().mean_image.double())
+    shift = torch.ones(3, 3, dtype=torch.float64)
+    images = preprocessing.normalize(CROPS, OFFSETS.int(), FLIPS, color_shift=shift)
+    expected = make(mean_mode="at_crop").normalize(CROPS, OFFSETS, FLIPS, color_shift=shift.float())
+    torch.testing.assert_close(images.float(), expected)
+
+
+@pytest.mark.parametrize(
+    ("crops", "offsets", "flips", "shift"),
+    [
+        (torch.zeros(3, 8, 8, 4, dtype=torch.uint8), OFFSETS, None, None),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), OFFSETS, None, None),
+        (torch.zeros(3, 20, 8, 3, dtype=torch.uint8), None, None, None),
+        (CROPS, torch.tensor([[0, 0], [9, 3], [5, 8]]), None, None),
+        (CROPS, torch.tensor([[0, 0], [8, 3], [5, -1]]), None, None),
+        (CROPS, OFFSETS[:2], None, None),
+        (CROPS, OFFSETS, FLIPS[:2], None),
+        (CROPS, OFFSETS, None, torch.zeros(1, 3)),
+    ],
+)
+def test_the_kernel_does_not_read_beyond_what_it_is_given(crops, offsets, flips, shift):
+    if not native.AVAILABLE:
+        pytest.skip("torch looks after itself")
+    with pytest.raises(ValueError, match=r"are not|do not lie in the mean"):
+        make(mean_mode="at_crop").normalize(crops, offsets, flips, shift)

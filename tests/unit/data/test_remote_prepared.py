@@ -136,6 +136,21 @@ def test_a_remote_set_is_the_local_one(prepared):
         assert np.array_equal(remote.load_statistics().mean_image, local.load_statistics().mean_image)
 
 
+def test_statistics_that_are_not_those_of_the_set_are_refused(prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "set")
+    content = bytearray((folder / "statistics.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "statistics.npz").write_bytes(content)
+    with serving(folder) as (_, address), pytest.raises(UserError, match=r"statistics\.npz differs from its checksum"):
+        open_remote(address, 1.0)
+    # Older sets have no checksum of it.
+    record = json.loads((folder / "dataset.json").read_text())
+    del record["statistics"]["sha256"]
+    (folder / "dataset.json").write_text(json.dumps(record))
+    with serving(folder) as (_, address):
+        open_remote(address, 1.0)
+
+
 def test_the_index_is_fetched_once_and_shards_too(prepared):
     with serving(prepared) as (server, address):
         source = open_remote(address, 1.0)

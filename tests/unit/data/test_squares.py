@@ -102,12 +102,49 @@ def test_memory_limit_is_counted_in_bytes_of_squares():
 
 def test_a_containers_limit_holds_and_its_cached_files_are_free(tmp_path, monkeypatch):
     monkeypatch.setattr(squares, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(squares, "_OWN_GROUPS", tmp_path / "none")
     (tmp_path / "memory.max").write_text("9000000\n")
     (tmp_path / "memory.current").write_text("8000000\n")
     (tmp_path / "memory.stat").write_text("anon 2000000\nfile 6000000\ninactive_file 5000000\n")
     assert squares.free_memory_bytes() == 6_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert squares.free_memory_bytes() > 6_000_000
+
+
+def group(folder, limit, used, cached, names=("memory.max", "memory.current", "inactive_file")):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 2000000\n{names[2]} {cached}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0::/user.slice/job.scope/step\n", 4_000_000),
+        ("0::/user.slice/job.scope\n", 4_000_000),
+        ("0::/user.slice\n", 7_000_000),
+        ("0::/\n", 9_000_000),
+        ("0::/../elsewhere\n", 9_000_000),
+        ("12:cpu:/other\n7:memory:/docker/abc\n0::/user.slice\n", 3_000_000),
+        ("7:hugetlb,memory:/not/seen/from/here\n", 8_000_000),
+    ],
+)
+def test_the_tightest_limit_on_the_way_to_the_root_holds(text, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(squares, "_CONTAINER", tmp_path / "cgroup")
+    monkeypatch.setattr(squares, "_OWN_GROUPS", tmp_path / "self")
+    (tmp_path / "self").write_text(text)
+    root = tmp_path / "cgroup"
+    group(root, 10_000_000, 1_000_000, 0)
+    group(root / "user.slice", 10_000_000, 5_000_000, 2_000_000)
+    group(root / "user.slice" / "job.scope", 6_000_000, 3_000_000, 1_000_000)
+    group(root / "user.slice" / "job.scope" / "step", "max", 3_000_000, 1_000_000)
+    old = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    group(root / "memory", 2**63 - 4096, 9_000_000, 0, old)
+    group(root / "memory" / "docker" / "abc", 5_000_000, 4_000_000, 2_000_000, old)
+    if "not" in text:
+        group(root / "memory", 9_000_000, 1_000_000, 0, old)
+    assert squares.free_memory_bytes() == expected
 
 
 @pytest.mark.parametrize("num_workers", [0, 3])

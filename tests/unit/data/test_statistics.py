@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alexnet.data import statistics
 from alexnet.data.squares import ImageSet
-from alexnet.data.statistics import Statistics, compute_statistics, principal_components
+from alexnet.data.statistics import Statistics, compute_statistics, from_sums, principal_components, sums_over
 
 
 def image_set(array: np.ndarray, on_demand: bool = False) -> ImageSet:
@@ -112,3 +112,13 @@ def test_reproduces_the_released_color_components():
 def test_an_empty_set_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         compute_statistics(image_set(np.empty((0, 4, 4, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_shares_of_the_images_add_up_to_the_whole(monkeypatch, on_demand):
+    array = colored_noise(41, 8)
+    monkeypatch.setattr(statistics, "_BLOCK_BYTES", 5 * 8 * 8 * 3)
+    images = image_set(array, on_demand)
+    parts = [sums_over(images, part, 2) for part in (range(13), range(13, 13), range(13, 41))]
+    pixels, products = (sum(sums) for sums in zip(*parts, strict=True))
+    assert_equal(from_sums(pixels, products, 41), compute_statistics(image_set(array)))

@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import shapes_network
 import torch
 from evaluation_stand_ins import preprocessing, random_images
 
 from alexnet.errors import RunError, UserError
-from alexnet.evaluation.features import last_hidden_layer, open_features, stream_features, write_features
+from alexnet.evaluation.features import (
+    last_hidden_layer,
+    network_digest,
+    open_features,
+    stream_features,
+    write_features,
+)
 from alexnet.models import ARCHITECTURES, create_model, get_architecture
+from alexnet.training.checkpoint import load_checkpoint
 
 LAYERS = ("conv1", "norm1", "relu1", "relu2", "cnorm2", "pool5", "fc6", "relu7", "drop7", "fc8")
 
@@ -43,6 +53,14 @@ def test_features_are_those_of_the_centre_crops_in_evaluation(model):
     maps = torch.cat(list(stream_features(model, preprocessing(72, 67), images, "pool5", batch_size=5)))
     # In the order (channel, row, column), however the maps lie in memory.
     assert torch.allclose(maps, model.activations(crops, ["pool5"])["pool5"].flatten(1), rtol=1e-4, atol=1e-3)
+
+
+def test_the_digest_of_a_network_has_what_is_done_to_the_pixels(tmp_path):
+    checkpoint = load_checkpoint(shapes_network.write_checkpoint(tmp_path / "a.pt"))
+    other = replace(checkpoint.preprocessing, mean_image=checkpoint.preprocessing.mean_image + 1)
+    changed = [replace(checkpoint, preprocessing=other), replace(checkpoint, architecture=get_architecture("paper"))]
+    digests = [network_digest(item) for item in (checkpoint, replace(checkpoint, step=9), *changed)]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_a_file_of_features_is_read_back_as_it_was_written(tmp_path):

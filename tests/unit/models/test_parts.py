@@ -59,6 +59,7 @@ def test_shares_are_consecutive_and_whole():
         ("as_run", "towers", 5, "conv1 has 96 outputs, which cannot be shared out among 5"),
         ("cifar_11pct", "towers", 2, "cannot be cut"),
         ("no_communication", "classifier", 3, "fc6 has 2 groups"),
+        ("as_run", "classifier", 8, "fc8 has 10 outputs, which cannot be shared out among 8"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(variant, cut, parts, message):

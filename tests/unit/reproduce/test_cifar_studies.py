@@ -1,11 +1,16 @@
 """The studies of CIFAR-10 done from beginning to end, on a few drawn images: what is trained, and what is reported."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.models import create_model
 from alexnet.reporting.progress import Progress
 from alexnet.reproduce import figure_1, lrn_cifar, precision
+from alexnet.reproduce.catalogue import get_study
+from alexnet.reproduce.record import table_cells
+from alexnet.reproduce.training_error import Curve
 from alexnet.reproduce.workbench import Workbench
 from alexnet.training.optimizer import build_optimizer
 
@@ -44,11 +49,60 @@ def test_figure_1_sweeps_then_trains_every_seed(bench, monkeypatch):
     assert (bench.folder / outcome.figures[0]).is_file()
 
 
-def test_figure_1_says_which_units_never_arrived(bench, monkeypatch):
+def test_figure_1_gives_a_bound_where_a_unit_never_arrives(tmp_path, monkeypatch):
+    falling, flat = Curve([1, 2, 60], [0.9, 0.2, 0.1]), Curve([1, 2, 60], [0.9, 0.6, 0.3])
+    monkeypatch.setattr(
+        figure_1, "_train", lambda bench, unit, rate, seed: (flat if unit == "tanh" else falling, 50_000)
+    )
+    outcome = figure_1.run(Workbench(tmp_path, "", (0, 1), (), "full", Progress("silent")))
+    relu, tanh, _, ratio = outcome.rows
+    assert (relu.at_least, tanh.at_least, ratio.at_least) == (False, True, True)
+    assert tanh.values == {0: 60, 1: 60} and ratio.values[0] == pytest.approx(60 / relu.values[0])
+    assert "of the 50,000 training images" in ratio.protocol
+    assert any(note.startswith("tanh did not reach 25% in 60 epochs (last: seed 0 30.0%") for note in outcome.notes)
+    assert any(note.startswith("tanh: its fastest rate is at the edge") for note in outcome.notes)
+    assert table_cells(ratio)[2].startswith("more than ")
+
+
+def test_a_rate_that_diverges_is_one_that_does_not_arrive(bench, monkeypatch):
+    monkeypatch.setattr(figure_1, "_RATES", (0.001, 1e30))
+    monkeypatch.setattr(figure_1, "_UNITS", ("relu", "tanh"))
+    monkeypatch.setattr(figure_1, "TARGET", 0.0)
+    outcome = figure_1.run(bench)
+    assert outcome.notes[0].startswith("Fastest rates: relu 0.001")
+    monkeypatch.setattr(figure_1, "_RATES", (1e30,))
+    assert any("none, it diverged" in note for note in figure_1.run(bench).notes)
+
+
+def test_figure_1_has_no_ratio_where_relu_never_arrives(bench, monkeypatch):
     monkeypatch.setattr(figure_1, "_RATES", (0.001,))
     monkeypatch.setattr(figure_1, "TARGET", 0.0)
     outcome = figure_1.run(bench)
-    assert outcome.rows == () and "relu (seed 0), relu (seed 1), tanh (seed 0)" in outcome.notes[1]
+    assert len(outcome.rows) == 3 and all(row.at_least for row in outcome.rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status"),
+    [((), "matched"), (('runtime.precision="bfloat16"',), "matched"), (("train.epochs=1",), "measured")],
+)
+def test_a_changed_recipe_is_not_held_against_the_published_error(tmp_path, monkeypatch, overrides, status):
+    summary = {
+        "num_images": 10_000,
+        "views": "ten_crop",
+        "checkpoint": "last",
+        "top1_error": 0.13,
+        "loss": 0.4,
+        "data": "c",
+    }
+    data = {"kind": "cifar10"}
+    monkeypatch.setattr(Workbench, "train", lambda bench, label, recipe: SimpleNamespace(summary=summary, data=data))
+    bench = Workbench(tmp_path, "", (0,), overrides, "full", Progress("silent"))
+    assert get_study("cifar-13").run(bench).rows[0].status == status
+    data["kind"] = "folder"
+    elsewhere = get_study("cifar-13").run(bench)
+    assert elsewhere.rows[0].status == "measured" and "another data set" in elsewhere.notes[0]
+    data["kind"], summary["num_images"] = "cifar10", 9_000
+    assert get_study("cifar-13").run(bench).rows[0].status == "measured"
 
 
 def test_the_clean_test_of_normalisation_changes_nothing_else(bench):

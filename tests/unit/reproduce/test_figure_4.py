@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from study_stand_ins import bench_of, write_checkpoint
 
+from alexnet.data.squares import ImageSet
 from alexnet.reporting.figures import new_figure
 from alexnet.reproduce import figure_4
 from alexnet.reproduce.figure_4 import same_class_share
@@ -10,6 +11,14 @@ from alexnet.reproduce.figure_4 import same_class_share
 def test_the_share_of_neighbours_of_the_same_class():
     labels = np.array([0, 1])
     assert same_class_share(labels, np.array([[0, 0, 1], [0, 0, 1]])) == 0.5
+
+
+@pytest.mark.parametrize("side", [24, 32, 48, 63])
+def test_pixels_are_those_of_the_whole_square(side):
+    squares = np.zeros((2, side, side, 3), np.uint8)
+    squares[1, -side // 4 :, -side // 4 :] = 255
+    pixels = figure_4._small_pixels(ImageSet(np.zeros(2, np.int64), ["a", "b"], side, array=squares), range(2))
+    assert pixels.shape == (2, 3 * 32 * 32) and not pixels[0].any() and pixels[1].max() > 200
 
 
 def test_a_given_network_is_shown(tmp_path, monkeypatch):

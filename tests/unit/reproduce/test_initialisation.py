@@ -42,12 +42,14 @@ def test_the_starts_differ_in_what_they_say():
     deviations = {label: float(model.conv4.weight.detach().std()) for label, model in models.items()}
     assert deviations["as-run"] == pytest.approx(0.03, rel=0.01)
     assert deviations["paper"] == deviations["paper-unit"] == deviations["caffe"] == pytest.approx(0.01, rel=0.01)
+    assert deviations["paper-std"] == pytest.approx(0.01, rel=0.01)
     assert deviations["torch"] == pytest.approx(1 / math.sqrt(3 * 192 * 9), rel=0.01)  # uniform within 1/sqrt(fan-in)
     assert {label: float(model.fc6.bias.detach()[0]) for label, model in models.items() if label != "torch"} == {
         "as-run": 1,
         "paper": 1,
         "paper-unit": 1,
         "caffe": pytest.approx(0.1),
+        "paper-std": 1,
     }
     scales = {label: model.architecture.input_scale for label, model in models.items()}
     assert [label for label, scale in scales.items() if scale == "unit"] == ["paper-unit"]
@@ -74,7 +76,7 @@ def test_the_study_measures_trains_and_leaves_no_weights(tmp_path, monkeypatch):
     assert rows["paper's text, unit inputs: told apart in fc7"] < 0.1 * rows["as run: told apart in fc7"]
     notes = " ".join(outcome.notes)
     assert "guessing: 2.225 (unequal classes; ln 10 = 2.303)" in notes  # sixty-four images of ten classes
-    assert "as run, seed 0: learns not within 3 steps" in notes
+    assert "as run, seed 0: does not learn within 3 steps" in notes
     assert "| conv1 |" in notes and "| fc8 |" in notes
     assert not list(tmp_path.rglob("*.pt"))
     assert len((bench.folder / "runs" / "as-run" / "seed-0" / "metrics.jsonl").read_text().splitlines()) >= 5

@@ -71,6 +71,14 @@ def test_the_command_prints_writes_and_has_the_same_as_data(tmp_path, capsys):
     assert [entry["id"] for entry in numbers] == [number.id for number in NUMBERS]
     with pytest.raises(UserError, match="no folder of records"):
         ledger_command(str(tmp_path / "nowhere"), None, as_json=False)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no records"):
+        ledger_command(str(tmp_path / "photos"), None, as_json=False)
+    (tmp_path / "photos" / "cat" / "record.json").write_text("{}")
+    with pytest.raises(UserError, match=r"record\.json is not the record of a study"):
+        ledger_command(str(tmp_path / "photos"), None, as_json=False)
+    with pytest.raises(UserError, match="--output is for the page"):
+        ledger_command(str(RESULTS), page, as_json=True)
 
 
 # ---------------------------------------------------------------- the published side
@@ -176,6 +184,32 @@ def test_a_network_that_was_given_counts_only_where_the_images_are_known(tmp_pat
     (of_any,) = study_evidence(tmp_path, "a-study", ["error"])
     (of_ten,) = study_evidence(tmp_path, "a-study", ["error"], [10])
     assert (of_any.remark, of_ten.remark) == ("a given network: 10 images", "")
+
+
+def test_a_record_of_another_network_does_not_count(tmp_path):
+    row = {**a_row("error", {"0": 26.0}), "protocol": "10 images; as_run after 5 steps of mine, 10 classes"}
+    write_record(tmp_path, "2030-01-01_a", [row], checkpoint="mine.pt")
+    remarks = [
+        study_evidence(tmp_path, "a-study", ["error"], [10], network=network)[0].remark.partition(":")[0]
+        for network in (["as_run after ", ", 10 classes"], ["as_run after ", ", 1,000 classes"], ["paper after "])
+    ]
+    assert remarks == ["", "another network", "another network"]
+
+
+def test_a_record_of_a_recipe_that_has_changed_since_does_not_count(tmp_path):
+    for name, overrides in (("a", []), ("b", ["data.first_images=none"]), ("c", ["runtime.num_threads=2"])):
+        write_record(tmp_path, f"2030-01-01_{name}", [a_row("error", {"0": 12.5})])
+        write_run(tmp_path / f"2030-01-01_{name}" / "runs", "cifar-13pct", seed=0, error=0.125, overrides=overrides)
+    write_record(tmp_path, "2030-01-01_d", [a_row("error", {"0": 12.5})])
+    found = study_evidence(tmp_path, "a-study", ["error"], [10], recipe="cifar-13pct")
+    assert [item.remark for item in found] == ["", "a changed recipe: data.first_images", "", "its recipe is not kept"]
+
+
+def test_bounds_and_the_precision_are_told(tmp_path):
+    write_record(tmp_path, "2030-01-01_a", [{**a_row("error", {"0": 26.0}), "at_least": True}],
+                 overrides=['runtime.precision="bfloat16"'])  # fmt: skip
+    line = read_line(a_number(study="a-study", quantities=["error"], unit="times", paper="6"), tmp_path)
+    assert line.ours == "more than 26.00 times (1 seed)" and line.evidence[0].precision == "bfloat16"
 
 
 def test_two_quantities_make_a_pair_and_the_worse_status_counts(tmp_path):

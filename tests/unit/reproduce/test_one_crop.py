@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from study_stand_ins import bench_of, write_checkpoint
 
 from alexnet.commands.evaluate import evaluate
 from alexnet.evaluation.report import Protocol, summarize
+from alexnet.models.variants import AS_RUN, PAPER
 from alexnet.reproduce import one_crop
 from alexnet.reproduce.one_crop import measure_gap
 
@@ -40,6 +42,14 @@ def test_both_protocols_are_evaluated_on_the_same_weights(tmp_path):
     assert gap.mean == pytest.approx(rows["top-1 error, centre crop"].mean - rows["top-1 error, ten crops"].mean)
     assert gap.status == "measured"  # nothing was published about shapes
     assert "200 validation images" in gap.protocol and "standard error" in outcome.notes[0]
+
+
+def test_the_papers_gap_is_that_of_its_network_on_all_held_out_images():
+    network = SimpleNamespace(architecture=AS_RUN, classes=("c",) * 1000)
+    assert one_crop._is_papers(network, 50_000) and one_crop._is_papers(network, 150_000)
+    assert not one_crop._is_papers(network, 49_000)
+    assert not one_crop._is_papers(SimpleNamespace(architecture=PAPER, classes=network.classes), 50_000)
+    assert not one_crop._is_papers(SimpleNamespace(architecture=AS_RUN, classes=("c",) * 10), 50_000)
 
 
 def test_only_the_gap_on_a_thousand_classes_is_compared_with_the_paper():

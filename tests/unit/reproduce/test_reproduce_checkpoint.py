@@ -40,5 +40,5 @@ def test_what_a_checkpoint_makes_pointless_is_refused(tmp_path, study, changes, 
 
 
 def test_a_study_without_data_names_both_remedies(tmp_path):
-    with pytest.raises(UserError, match=r"figure-4 needs --data: .*, or --checkpoint"):
+    with pytest.raises(UserError, match=r"figure-4 needs --checkpoint \(a trained network\) or --data: ImageNet"):
         reproduce_command(["figure-4"], None, tmp_path / "out", **QUIET)

@@ -1,6 +1,7 @@
 """`alexnet reproduce`: what is asked wrongly, what a finished study leaves, and that nothing is trained twice."""
 
 import json
+import signal
 
 import pytest
 from typer.testing import CliRunner
@@ -10,12 +11,13 @@ from alexnet.commands.reproduce import reproduce_command
 from alexnet.errors import UserError
 from alexnet.reproduce.catalogue import STUDIES
 from alexnet.reproduce.workbench import Interrupted, Workbench
+from alexnet.training.stop_signals import PREEMPTED_EXIT_CODE
 
 SHORT = ("data.max_train_images=64", "train.epochs=1", "train.batch_size=32", "evaluate.batch_size=64")
 
 
 def reproduce(name, output, *overrides, data="shapes:40", seeds=None, scale="full", as_json=True):
-    reproduce_command([name, *overrides], data, output, seeds=seeds, scale=scale, as_json=as_json, quiet=True)
+    return reproduce_command([name, *overrides], data, output, seeds=seeds, scale=scale, as_json=as_json, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,12 @@ def reproduce(name, output, *overrides, data="shapes:40", seeds=None, scale="ful
         (["cifar-26", "--data", "shapes", "--scale", "tiny"], "full or small"),
         (["cifar-26", "--data", "shapes", "--scale", "small"], "no small scale"),
         (["cifar-26", "--data", "no-such-folder"], "no-such-folder"),
+        (["cifar-26", "--data", "shapes", "seed=3"], "given with --seeds"),
+        (["precision", "runtime.precision=float32"], "precision sets runtime.precision itself"),
+        (["figure-1", "--data", "shapes", "schedule.name=constant"], "figure-1 sets schedule.name itself"),
+        (["figure-1", "--data", "shapes", "optimizer={lr=0.1}"], "figure-1 sets optimizer itself"),
+        (["list", "train.epochs=1"], "trains nothing"),
+        (["ledger", "--seeds", "1"], "trains nothing"),
         (["cifar-26", "--data", "shapes", "train.epoch=1"], "train.epochs"),
     ],
 )
@@ -55,7 +63,7 @@ def test_a_study_leaves_a_record_and_is_not_done_twice(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["output"] == str(folder) and record["seeds"] == [0, 1] and record["overrides"] == list(SHORT)
     error = record["rows"][0]
-    assert error["published"] == 26 and set(error["values"]) == {"0", "1"} and error["status"] == "differs"
+    assert error["published"] == 26 and set(error["values"]) == {"0", "1"} and error["status"] == "measured"
     kept = folder / "record"
     written = json.loads((kept / "record.json").read_text())
     assert written == {key: value for key, value in record.items() if key not in ("output", "finished")}
@@ -70,15 +78,27 @@ def test_a_study_leaves_a_record_and_is_not_done_twice(tmp_path, capsys):
     reproduce("cifar-26", folder, *SHORT, seeds="0,1", as_json=False)
     assert [file.stat().st_mtime_ns for file in checkpoints] == before
     shown = capsys.readouterr().out
-    assert "26.00 %" in shown and f"{error['mean']:.2f} %" in shown and "differs" in shown
+    assert "26.00 %" in shown and f"{error['mean']:.2f} %" in shown and "another data set" in shown
+
+
+def test_a_record_keeps_the_trainings_that_its_numbers_are_of(tmp_path, capsys):
+    reproduce("cifar-26", tmp_path, *SHORT, seeds="0,1")
+    elsewhere = {"cores": 64, "processor": "other", "devices": [], "command": "alexnet", "versions": {"torch": "2"}}
+    (tmp_path / "runs" / "cifar-quick" / "seed-0" / "environment.json").write_text(json.dumps(elsewhere))
+    reproduce("cifar-26", tmp_path, *SHORT, seeds="0")
+    kept = tmp_path / "record"
+    assert [folder.name for folder in (kept / "runs" / "cifar-quick").iterdir()] == ["seed-0"]
+    record = json.loads((kept / "record.json").read_text())
+    assert record["environment"]["cores"] == 64, "of the machine that trained"
+    assert "64 cores, other" in (kept / "README.md").read_text()
 
 
 def test_a_study_that_was_stopped_says_so(tmp_path, capsys, monkeypatch):
     def stop(bench, label, recipe):
-        raise Interrupted
+        raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(Workbench, "train", stop)
-    reproduce("cifar-26", tmp_path, *SHORT)
+    assert reproduce("cifar-26", tmp_path, *SHORT) == PREEMPTED_EXIT_CODE
     assert json.loads(capsys.readouterr().out) == {"output": str(tmp_path), "finished": False}
     assert not (tmp_path / "record").exists()
 

@@ -1,7 +1,5 @@
 """What a study is, the arithmetic of Figure 1, and how two precisions are compared."""
 
-import math
-
 import pytest
 
 from alexnet.errors import UserError
@@ -32,19 +30,19 @@ def test_the_epoch_of_a_target_lies_on_the_line_between_two_values():
 
 
 def test_the_fastest_setting_is_one_that_arrived():
-    assert fastest([("a", None), ("b", 7.0), ("c", 3.0)]) == ("c", 3.0)
-    assert fastest([("a", None), ("b", None)]) == ("a", None)
+    never, late, early = Curve([1, 9], [0.5, 0.3]), Curve([1, 9], [0.6, 0.2]), Curve([1, 5, 9], [0.9, 0.25, 0.28])
+    assert fastest([("never", never), ("late", late), ("early", early)], 0.25) == ("early", early)
+    assert fastest([("late", late), ("never", never)], 0.1) == ("late", late), "none arrived: the lowest last error"
 
 
-def test_a_difference_of_precisions_is_judged_by_seeds_and_images():
-    near = {"float32": {0: 25.0, 1: 25.4}, "bfloat16": {0: 25.1, 1: 25.5}}
-    far = {"float32": {0: 25.0, 1: 25.4}, "bfloat16": {0: 28.1, 1: 28.5}}
-    assert "+0.10 points, within" in precision._judge(near, 10_000)
-    assert "+3.10 points, more than" in precision._judge(far, 10_000)
-    # Seeds that happen to agree do not make the error of 100 images exact.
-    same = {"float32": {0: 20.0, 1: 20.0}, "bfloat16": {0: 22.0, 1: 22.0}}
-    bound = 2 * 100 * math.sqrt(0.21 * 0.79 / 100)
-    assert f"({bound:.2f} points" in precision._judge(same, 100)
+def test_a_difference_of_precisions_is_judged_seed_by_seed():
+    # Seeds that scatter by points, and pairs that agree to hundredths.
+    shown = precision._judge({0: 0.3, 1: 0.32, 2: 0.31})
+    assert shown.startswith("bfloat16 minus float32: +0.31 points, 95 % interval +0.29 to +0.33 (3 seeds")
+    assert shown.endswith("a difference.")
+    wide = precision._judge({0: 0.3, 1: -0.3})
+    assert wide.endswith("interval -3.81 to +3.81 (2 seeds, Student's t): no difference is shown.")
+    assert "with one seed" in precision._judge({4: 0.3})
 
 
 def test_an_unknown_study_is_told_with_the_nearest():

@@ -51,6 +51,19 @@ def test_the_images_of_another_data_set_are_not_taken(shapes, tmp_path):
         transfer._write_sets(bench_on(shapes, tmp_path / "study"))
 
 
+def test_too_few_images_of_a_class_are_refused(shapes, tmp_path):
+    for index in range(4):
+        (shapes / "train" / "star" / f"{index}.png").unlink()
+    with pytest.raises(UserError, match="a class of 2 training images; the study takes up to 5 of each"):
+        transfer._write_sets(bench_on(shapes, tmp_path / "study"))
+
+
+def test_an_image_that_cannot_be_read_is_named(shapes, tmp_path):
+    (shapes / "train" / "cube" / "3.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"train image train/cube/3\.png of .* cannot be read"):
+        transfer._write_sets(bench_on(shapes, tmp_path / "study"))
+
+
 def test_too_few_classes_are_refused(tmp_path):
     for name in ("cube", "disc"):
         (tmp_path / "two" / name).mkdir(parents=True)

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from alexnet.errors import RunError, UserError
+from alexnet.reporting.progress import Progress
 from alexnet.training import checkpoint_writer
+from alexnet.training.begin import last_checkpoint
 from alexnet.training.checkpoint import earlier_checkpoints, load_checkpoint, save_checkpoint
 from alexnet.training.checkpoint_writer import CheckpointWriter
+from alexnet.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -113,3 +116,21 @@ def test_the_writing_thread_stands_back_and_no_other(checkpoint, tmp_path, write
     writer.wait()
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     assert seen == [min(own + 10, 19)]
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_good_one_before(checkpoint, tmp_path):
+    folder = RunFolder(tmp_path)
+    path = folder.last_checkpoint
+    path.parent.mkdir()
+    for step in (1, 2):
+        save_checkpoint(path, replace(checkpoint, step=step), keep=2)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with Progress("silent") as display:
+        assert last_checkpoint(folder, display).step == 1
+        assert path.is_file()  # one who only looks changes nothing
+        assert last_checkpoint(folder, display, set_aside=True).step == 1
+    assert not path.exists() and path.with_name("last.pt.damaged").is_file()
+    save_checkpoint(path, replace(checkpoint, step=3), keep=2)
+    path.write_bytes(b"torn again")
+    with Progress("silent") as display:
+        assert last_checkpoint(folder, display, set_aside=True).step == 1

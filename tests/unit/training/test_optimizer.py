@@ -132,6 +132,19 @@ def test_the_state_survives_saving():
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("saved", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_velocity_is_laid_out_as_its_weight_wherever_it_was_saved(saved, layout):
+    """A divided network's velocities are put together contiguous; each way of sharing has its own layout of kernels."""
+    weight = nn.Parameter(torch.randn(8, 6, 3, 3).contiguous(memory_format=layout))
+    optimizer = MomentumSGD([weight])
+    state = optimizer.state_dict()
+    velocity = torch.randn(8, 6, 3, 3).contiguous(memory_format=saved)
+    optimizer.load_state_dict({**state, "state": {0: {"velocity": velocity}}})
+    loaded = optimizer.state[weight]["velocity"]
+    assert torch.equal(loaded, velocity) and loaded.stride() == weight.stride()
+
+
 def groups_by_name(config=None):
     return {group["name"]: group for group in parameter_groups(small_net(), config or OptimizerConfig())}
 

@@ -45,6 +45,9 @@ def test_the_same_recipe_and_data_are_let_in_again(tmp_path):
         "[logging]\ntensorboard = true",
         "[train]\ncheckpoint_minutes = 1",
         "[data]\nmemory_limit_gb = 2.0",
+        "[data]\ncache_gb = 3.0",
+        "[evaluate]\nbatch_size = 16",
+        "[train]\nmicro_batch_size = 16",
     ],
 )
 def test_settings_without_effect_on_the_result_may_change(tmp_path, neutral):
@@ -65,6 +68,13 @@ def test_another_recipe_is_refused_and_says_what_differs(tmp_path, text, names):
     with pytest.raises(UserError) as refusal:
         opened(tmp_path / "run", recipe(text))
     assert all(name in str(refusal.value) for name in names) and "--output" in str(refusal.value)
+
+
+def test_batch_norm_normalises_the_parts_of_a_batch_by_themselves(tmp_path):
+    opened(tmp_path / "run", recipe("[model]\nname = 'bn'"))
+    opened(tmp_path / "run", recipe("[model]\nname = 'bn'\n[evaluate]\nbatch_size = 16"))
+    with pytest.raises(UserError, match=r"train\.micro_batch_size = None there, 16 now"):
+        opened(tmp_path / "run", recipe("[model]\nname = 'bn'\n[train]\nmicro_batch_size = 16"))
 
 
 def test_other_data_are_refused(tmp_path):
@@ -90,6 +100,18 @@ def test_the_best_weights_of_another_run_are_never_thrown_away(tmp_path):
         opened(tmp_path / "run", recipe("seed = 2"), trained=False)
     opened(tmp_path / "run", recipe("seed = 1"), trained=False)
     assert folder.best_checkpoint.read_bytes() == b"weights"
+
+
+def test_an_earlier_checkpoint_is_a_result_too(tmp_path):
+    # Somebody has deleted last.pt and best.pt: the run would go on from the one before.
+    folder = opened(tmp_path / "run", recipe("seed = 1"), trained=False)
+    folder.last_checkpoint.parent.mkdir()
+    folder.last_checkpoint.with_name("last-1.pt").touch()
+    assert [file.name for file in folder.resumable()] == ["last-1.pt"]
+    with pytest.raises(UserError, match="seed"):
+        opened(tmp_path / "run", recipe("seed = 2"), trained=False)
+    with pytest.raises(UserError, match="the data"):
+        opened(tmp_path / "run", recipe("seed = 1"), {**DATA, "fingerprint": "other"}, trained=False)
 
 
 def test_a_damaged_description_is_named(tmp_path):

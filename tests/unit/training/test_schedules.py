@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet.config import LayerScheduleConfig, ScheduleConfig
-from alexnet.config_io import load_recipe
+from alexnet.config_io import from_toml_text, load_recipe
+from alexnet.errors import UserError
+from alexnet.training.network import start_network
 from alexnet.training.schedules import PlateauRule, Progress, discrete_exponential, rate_factor, warmup_factor
 
 
@@ -146,3 +148,33 @@ def test_a_warmup_rises_from_where_it_is_told_to():
     schedule = ScheduleConfig(warmup_epochs=4, warmup_start_factor=0.1)
     rising = [warmup_factor(schedule, Progress(epoch, 0.1), epochs_per_step=0.0) for epoch in (0, 2, 4, 6)]
     assert rising == pytest.approx([0.1, 0.55, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["schedule.layers.conv1.name=plateau"],
+            r"schedule\.layers\.conv1\.patience_epochs = 3 .*schedule\.patience_epochs = 5",
+        ),
+        (
+            ["schedule.bias.name=plateau", "schedule.bias.patience_epochs=5", "schedule.bias.min_improvement=0.1"],
+            r"schedule\.bias\.min_improvement = 0\.1 ",
+        ),
+        (
+            ["schedule.bias.name=plateau", "schedule.bias.patience_epochs=5", "schedule.bias.max_drops=4"],
+            r"schedule\.bias\.max_drops = 4 ",
+        ),
+    ],
+)
+def test_one_plateau_rule_serves_all_layers(overrides, message):
+    with pytest.raises(UserError, match=message):
+        build_network_checked(["schedule.name=plateau", "schedule.patience_epochs=5", *overrides])
+
+
+def test_a_plateau_of_a_layer_may_have_drops_of_its_own():
+    build_network_checked(["schedule.layers.conv1.name=plateau", "schedule.layers.conv1.drop_factor=0.5"])
+
+
+def build_network_checked(overrides):
+    start_network(from_toml_text("[model]\nname = 'cifar_quick'", overrides), None, ["a", "b"])

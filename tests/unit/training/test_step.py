@@ -133,3 +133,13 @@ def test_the_average_forgets_the_initial_weights_early(tiny_model):
     for number in range(1, 30):
         average.update(tiny_model, number)
     assert (average.model.fc8.weight - 1).abs().max() < 0.01
+
+
+def test_the_average_has_the_statistics_of_the_network_itself():
+    """Whatever changes them: a training batch, or what the processes agree on."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    average = WeightAverage(model, decay=0.9)
+    model(torch.randn(8, 3, 4, 4))
+    assert average.model[0].running_mean.any()
+    assert all(a is b for a, b in zip(average.model.buffers(), model.buffers(), strict=True))
+    assert all(a is not b for a, b in zip(average.model.parameters(), model.parameters(), strict=True))

@@ -7,14 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
+import alexnet.commands.evaluate as evaluate_command
 import alexnet.training.run as run_module
+import alexnet.training.trainer as trainer_module
 from alexnet.config import DataConfig
 from alexnet.config_io import from_toml_text
+from alexnet.data import squares
 from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.sources import open_source
-from alexnet.errors import RunError, UserError
+from alexnet.errors import DivergedError, RunError, UserError
+from alexnet.evaluation.evaluator import evaluate
 from alexnet.reporting.metrics_log import read_events
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.device import default_num_workers
 from alexnet.training.run import train
 
 BASE = [
@@ -133,6 +138,13 @@ def test_divergence_is_told_with_the_step_and_the_remedy(run, tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
+def test_an_update_that_breaks_the_weights_is_told_though_no_batch_comes_after_it(run, tmp_path):
+    with pytest.raises(DivergedError, match="output is not finite"):
+        run(tmp_path / "run", "optimizer.lr=1e30", "train.epochs=0.01", "schedule.warmup_epochs=0")
+    assert [event["step"] for event in events(tmp_path / "run", "diverged")] == [1]
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(run, tmp_path):
     settings = ["optimizer.lr=1e30", "train.epochs=5", "train.checkpoint_minutes=0", "logging.log_every_steps=1000"]
     with pytest.raises(RunError, match="not finite"):
@@ -173,6 +185,23 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(run, tmp_path):
 def test_a_lengthened_run_is_evaluated_as_often_as_it_would_have_been(run, tmp_path):
     run(tmp_path / "run", "train.epochs=2", "train.min_steps=32")
     assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == [16, 32]
+
+
+@pytest.mark.parametrize(("overrides", "workers"), [((), default_num_workers(False)), (("runtime.num_workers=3",), 3)])
+def test_evaluations_decode_with_as_many_threads_as_training(run, shapes, tmp_path, monkeypatch, overrides, workers):
+    seen = []
+
+    def evaluate_and_note(*arguments, num_workers=2, **options):
+        seen.append(num_workers)
+        return evaluate(*arguments, num_workers=num_workers, **options)
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate_and_note)
+    monkeypatch.setattr(evaluate_command, "evaluate_models", evaluate_and_note)
+    run(tmp_path / "run", "train.epochs=0.25", "data.memory_limit_gb=0", *overrides)
+    assert set(seen) == {workers}
+    monkeypatch.setattr(squares, "free_memory_bytes", lambda: 0)
+    evaluate_command.evaluate(tmp_path / "run", str(shapes))
+    assert seen[-1] == workers and len(seen) == 3
 
 
 def test_a_frozen_layer_does_not_change(run, tmp_path):
