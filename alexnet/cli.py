@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -320,7 +321,11 @@ def _run() -> int:
         return int(end.code or 0)
     except (UserError, RunError) as error:
         code = 2 if isinstance(error, UserError) else 1
-        return code if error.is_told_elsewhere else _fail(str(error), code)
+        if error.is_told_elsewhere:
+            # torchrun ends the others as soon as one process has failed: the one that tells has to be the first.
+            time.sleep(2)
+            return code
+        return _fail(str(error), code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(

@@ -69,7 +69,10 @@ def _read_values(file: RecipeFile, derived: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"base ({file.source}) must be a recipe's name or the path of a .toml file, in quotes")
     # Resolved, so that a circle through several folders comes back to the same name.
     path = (file.folder / Path(base).expanduser()).resolve()
-    base_file = read_recipe(path if _looks_like_path(base) else base)
+    try:
+        base_file = read_recipe(path if _looks_like_path(base) else base)
+    except UserError as error:
+        raise UserError(f"base ({file.source}): {error}") from None
     chain = [*derived, file.source]
     if base_file.source in chain:
         circle = " -> ".join([*chain, base_file.source])

@@ -159,7 +159,7 @@ def _losses(
 def _cause(folder: RunFolder, source: Source | None, lr: float) -> tuple[Cause, list[str]]:
     """Why the weights of the last checkpoint do not learn the run's data, and the scales layer by layer."""
     try:
-        checkpoint = load_checkpoint(folder.last_checkpoint)
+        checkpoint = load_checkpoint(next(iter(folder.resumable()), folder.last_checkpoint))
         model = build_model(checkpoint)
     except UserError:
         return NO_LOOK, []

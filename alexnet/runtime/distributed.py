@@ -90,16 +90,16 @@ class World:
             yield
         except Exception as error:
             mine = error
-        told = None if mine is None else (isinstance(mine, UserError), str(mine) or type(mine).__name__)
+        kind = type(mine) if isinstance(mine, UserError | RunError) else RunError
+        told = None if mine is None else (kind, str(mine) or type(mine).__name__)
         failures = self.gather(told)
         if any(failure is not None for failure in failures):
             raise self._shared_error(failures) from mine
 
-    def _shared_error(self, failures: list[tuple[bool, str] | None]) -> UserError | RunError:
+    def _shared_error(self, failures: list[tuple[type[UserError | RunError], str] | None]) -> UserError | RunError:
         rank, first = next((rank, failure) for rank, failure in enumerate(failures) if failure is not None)
-        is_mistake, text = first
+        kind, text = first
         same = all(failure == first for failure in failures)
-        kind = UserError if is_mistake else RunError
         return self.told_once(kind(text if same else f"on rank {rank}: {text}"))
 
     def told_once(self, error: UserError | RunError) -> UserError | RunError:

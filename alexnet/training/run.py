@@ -128,12 +128,11 @@ def _run(recipe: Recipe, data_name: str, folder: RunFolder, display: ProgressDis
 
 
 def _already_finished(folder: RunFolder, display: ProgressDisplay, world: World) -> RunSummary:
+    values = read_json(folder.summary) if world.is_main else {}
     display.message(f"{folder.path} holds this run already, finished; its report is {folder.path / 'report.html'}.")
-    if not world.is_main:
-        return RunSummary(folder.path, True, {})
-    if not (folder.path / "report.html").is_file():
+    if world.is_main and not (folder.path / "report.html").is_file():
         write_report(folder.path)
-    return RunSummary(folder.path, True, read_json(folder.summary))
+    return RunSummary(folder.path, True, values)
 
 
 def _begin_or_continue(
@@ -325,8 +324,10 @@ def _finish(
     write_text(folder.summary, json.dumps(summary, indent=1))
     path = write_report(folder.path)
     low, high = report.top1_interval
+    # Of five classes every one is among the five best.
+    top5 = f"top-5 {report.top5_error:.2%}, " if trainer.model.num_classes > 5 else ""
     display.message(
-        f"Top-1 error {report.top1_error:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 {report.top5_error:.2%}, "
+        f"Top-1 error {report.top1_error:.2%} (95 % interval {low:.2%} to {high:.2%}), {top5}"
         f"{report.views} views of {report.num_images} validation images, {recipe.evaluate.checkpoint} weights."
     )
     display.message(f"Report: {path}")

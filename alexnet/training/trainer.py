@@ -242,8 +242,8 @@ class Trainer:
         finite = list(itertools.takewhile(math.isfinite, losses))
         bad, lr = self.state.step - len(losses) + len(finite), self._learning_rate()
         self.log.write("diverged", step=bad, epoch=bad * self.epochs_per_step, lr=lr)
-        if self.world.is_main:
-            with suppress(OSError, RunError):  # what matters more is said below
+        with self.world.together(), suppress(OSError, RunError):  # what matters more is said below
+            if self.world.is_main:
                 save_diverged_batch(self.folder.diverged_batch, self.loader, bad)
         error = DivergedError(
             f"{describe_divergence(bad, finite, lr)} Lower optimizer.lr or add schedule.warmup_epochs, and give a new "
@@ -316,8 +316,9 @@ class Trainer:
             train_top1_error=self.state.train_error,
             is_best=is_best,
         )
+        top5 = f"{report.top5_error:.2%} top-5, " if self.model.num_classes > 5 else ""
         self.display.message(
-            f"Epoch {self.epoch:.2f}: validation error {error:.2%} top-1, {report.top5_error:.2%} top-5, "
+            f"Epoch {self.epoch:.2f}: validation error {error:.2%} top-1, {top5}"
             f"loss {report.loss:.4f} (centre crop, {report.num_images} images)"
         )
         if dropped and self.recipe.schedule.name == "plateau":

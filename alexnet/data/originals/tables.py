@@ -70,8 +70,8 @@ def open_list(path: Path) -> Original:
         splits.append(_split(path.parent, files, [label_of[labels[i]] for i in chosen]) if chosen else None)
     if locations.missing == len(rows.paths):
         raise UserError(
-            f"None of the {len(rows.paths)} files that {path} lists is there; the first is {rows.paths[0]}. Paths are "
-            f"relative to {path.parent}."
+            f"None of the {len(rows.paths)} files that {path} lists is there; the first is {rows.paths[0]}. Paths "
+            "begin at the folder of that file."
         )
     names = read_names([open_tree_of_notes(path.parent)])
     return Original(

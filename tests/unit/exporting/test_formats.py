@@ -19,7 +19,7 @@ def test_the_suffix_says_which_format_is_meant_unless_it_is_named():
 
 
 def test_an_unknown_format_is_answered_with_the_nearest_and_all():
-    with pytest.raises(UserError, match=r"no format 'onx'; did you mean 'onnx'\? The formats are onnx, pt2"):
+    with pytest.raises(UserError, match=r"no format 'onx'; did you mean 'onnx'\? the formats are onnx, pt2"):
         find_format("onx", Path("a"))
     with pytest.raises(UserError, match=r"a\.bin does not say which format is meant; give --format"):
         find_format(None, Path("a.bin"))

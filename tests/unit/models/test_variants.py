@@ -92,7 +92,7 @@ def test_every_name_of_the_configuration_has_a_record() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"no model 'as-run'; did you mean 'as_run'\? The models are as_run, paper"):
+    with pytest.raises(UserError, match=r"no model 'as-run'; did you mean 'as_run'\? the models are as_run, paper"):
         get_architecture("as-run")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.errors import RunError, UserError
+from alexnet.errors import DivergedError, RunError, UserError
 from alexnet.runtime.distributed import ALONE, World, join_world
 
 
@@ -55,18 +55,18 @@ def others(rank, *said):
 def test_the_error_of_another_is_raised_here_and_says_whose_it_is():
     with (
         pytest.raises(UserError, match=r"^on rank 1: photos does not exist") as caught,
-        others(0, (True, "photos does not exist")).together(),
+        others(0, (UserError, "photos does not exist")).together(),
     ):
         pass
     assert not caught.value.is_told_elsewhere  # the main process prints it
 
 
-def test_an_error_of_all_names_nobody():
+def test_an_error_of_all_keeps_its_kind_and_names_nobody():
     with (
-        pytest.raises(RunError, match=r"^the disk is full") as caught,
-        others(0, (False, "the disk is full")).together(),
+        pytest.raises(DivergedError, match=r"^the disk is full") as caught,
+        others(0, (DivergedError, "the disk is full")).together(),
     ):
-        raise RunError("the disk is full")
+        raise DivergedError("the disk is full")
     assert not caught.value.is_told_elsewhere
 
 
