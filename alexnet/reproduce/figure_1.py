@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TARGET = 0.25
 _UNITS = ("relu", "tanh", "silu")
-_RATES = (0.0005, 0.001, 0.002, 0.004, 0.008)
+_RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 _MAX_EPOCHS = {"full": 60, "small": 4}
 # The recipe it starts from has no augmentation. Its last layer has a decay of its own.
 _UNREGULARISED = ("optimizer.weight_decay=0.0", "optimizer.layers={}")
