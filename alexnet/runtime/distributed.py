@@ -7,7 +7,7 @@ single process is a world of its own, where none of this communicates.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -96,7 +96,7 @@ class World:
         if any(failure is not None for failure in failures):
             raise self._shared_error(failures) from mine
 
-    def _shared_error(self, failures: list[tuple[type[UserError | RunError], str] | None]) -> UserError | RunError:
+    def _shared_error(self, failures: Sequence[tuple[type[UserError | RunError], str] | None]) -> UserError | RunError:
         rank, first = next((rank, failure) for rank, failure in enumerate(failures) if failure is not None)
         kind, text = first
         same = all(failure == first for failure in failures)
