@@ -125,14 +125,15 @@ def _other_recipe(record: Path, recipe: str) -> str:
     if not configs:
         return "its recipe is not kept"
     try:
-        changed = {key for config in configs for key in _differences(config, recipe)}
+        wanted = load_recipe(recipe)
+        changed = {key for config in configs for key in _differences(load_recipe(config), wanted)}
     except UserError:
         return "a recipe of another version"
     return f"a changed recipe: {', '.join(sorted(changed))}" if changed else ""
 
 
-def _differences(config: Path, recipe: str, may_differ: Sequence[str] = ()) -> list[str]:
-    differences = (key for key, _, _ in diff_recipes(load_recipe(recipe), load_recipe(config)))
+def _differences(run: Recipe, wanted: Recipe, may_differ: Sequence[str] = ()) -> list[str]:
+    differences = (key for key, _, _ in diff_recipes(wanted, run))
     return [key for key in differences if not is_one_of(key, (*WITHOUT_EFFECT, *may_differ))]
 
 
@@ -198,14 +199,15 @@ def run_evidence(
 
 
 def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[tuple[Path, Recipe]]:
+    wanted = load_recipe(recipe)
     for config in sorted(folder.rglob("config.toml")):
         try:
-            differences = _differences(config, recipe, may_differ)
+            run = load_recipe(config)
         except UserError:
             # A recipe that today's package does not know any more.
             continue
-        if not differences:
-            yield config.parent, load_recipe(config)
+        if not _differences(run, wanted, may_differ):
+            yield config.parent, run
 
 
 def _from_summary(folder: Path, num_images: Sequence[int]) -> Mapping[str, Any] | None:

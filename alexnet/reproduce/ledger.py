@@ -132,7 +132,9 @@ def _evidence(number: Number, results: Path) -> list[Evidence]:
 def _value(evidence: Evidence, unit: str) -> str:
     means = " / ".join(readable(value, unit) for value in evidence.means)
     spreads = " / ".join(readable(value, unit) for value in evidence.spreads)
-    seeds = f"{evidence.num_seeds} seeds, spread {spreads}" if evidence.num_seeds > 1 else "1 seed"
+    # How far bounds lie apart says nothing of what they bound.
+    spread = "" if evidence.at_least else f", spread {spreads}"
+    seeds = f"{evidence.num_seeds} seeds{spread}" if evidence.num_seeds > 1 else "1 seed"
     more = "more than " if evidence.at_least else ""
     return f"{more}{means} {unit}".rstrip() + f" ({seeds})"
 

@@ -1,4 +1,4 @@
-"""Which settings of a training change its result: with others it is still a training of the same recipe."""
+"""Which settings may differ between two trainings of one recipe, and which make it another recipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from alexnet.training.run_folder import NEUTRAL_KEYS
 
-WITHOUT_EFFECT = (*NEUTRAL_KEYS, "seed", "runtime", "model.num_classes", "data.cache_gb")
+WITHOUT_EFFECT = (*NEUTRAL_KEYS, "seed", "runtime", "model.num_classes")
 """Keys, and sections, in which a run may differ from a recipe and still be a run of that recipe."""
 
 

@@ -78,7 +78,7 @@ def table_cells(row: Row) -> tuple[str, ...]:
         row.quantity,
         _with_unit(row.published, row.unit),
         _more(row) + _with_unit(row.mean, row.unit),
-        "-" if row.spread is None or len(row.values) < 2 else number(row.spread, row.unit),
+        "-" if row.spread is None or row.at_least or len(row.values) < 2 else number(row.spread, row.unit),
         str(len(row.values)) if row.values else "-",
         row.status,
     )

@@ -206,10 +206,10 @@ def test_a_record_of_a_recipe_that_has_changed_since_does_not_count(tmp_path):
 
 
 def test_bounds_and_the_precision_are_told(tmp_path):
-    write_record(tmp_path, "2030-01-01_a", [{**a_row("error", {"0": 26.0}), "at_least": True}],
+    write_record(tmp_path, "2030-01-01_a", [{**a_row("error", {"0": 26.0, "1": 26.0}), "at_least": True}],
                  overrides=['runtime.precision="bfloat16"'])  # fmt: skip
     line = read_line(a_number(study="a-study", quantities=["error"], unit="times", paper="6"), tmp_path)
-    assert line.ours == "more than 26.00 times (1 seed)" and line.evidence[0].precision == "bfloat16"
+    assert line.ours == "more than 26.00 times (2 seeds)" and line.evidence[0].precision == "bfloat16"
 
 
 def test_two_quantities_make_a_pair_and_the_worse_status_counts(tmp_path):
