@@ -151,7 +151,8 @@ def _plain_layer(shapes: LayerShapes) -> nn.Module:
         case records.MaxPool():
             return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
         case records.AveragePool():
-            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
+            divisor = layer.size**2 if layer.divisor == "window" else None
+            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode, divisor_override=divisor)
         case records.AdaptiveAveragePool():
             return nn.AdaptiveAvgPool2d(layer.size)
         case records.BatchNorm():

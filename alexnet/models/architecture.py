@@ -19,6 +19,13 @@ alpha / size**2 within a map (the 2012 source, Caffe, torch). "sum": alpha times
 DropoutScaling = Literal["original", "inverted"]
 """original: x * mask in training, (1 - rate) * x in evaluation (paper 4.2). inverted: x * mask / (1 - rate), then x."""
 
+PoolDivisor = Literal["inside", "window"]
+"""What an average pool divides the sum over a window by, where the window reaches over the edge of the map.
+
+"inside": the number of positions inside the map (cuda-convnet since 2012-07-17, Caffe, torch). "window": always
+size * size (cuda-convnet of 2011, `AvgPooler(sizeX * sizeX)`), so that the last row and column come out smaller.
+"""
+
 INPUT_CHANNELS = 3
 
 
@@ -104,12 +111,14 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class AveragePool:
-    """The mean over those positions of the window that lie inside the map."""
+    """The sum over those positions of the window that lie inside the map, divided as `divisor` says."""
 
     name: str
     size: int
     stride: int
     ceil_mode: bool
+    divisor: PoolDivisor = "inside"
+    """The default is what records without this field mean."""
 
 
 @dataclass(frozen=True)

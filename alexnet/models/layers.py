@@ -82,6 +82,26 @@ class Local(nn.Module):
         return outputs.permute(1, 2, 0).unflatten(2, self.outputs[1:])
 
 
+class AveragePool(nn.AvgPool2d):
+    """Average pooling over square windows; `divisor_override` is size**2 for `PoolDivisor` "window", else None."""
+
+    def __init__(self, record: records.AveragePool) -> None:
+        # Without padding torch divides by the part of the window that is inside the map.
+        divisor = record.size**2 if record.divisor == "window" else None
+        super().__init__(record.size, record.stride, ceil_mode=record.ceil_mode, divisor_override=divisor)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        if self.divisor_override is None or not torch.compiler.is_exporting():
+            return super().forward(input)
+        # torch's exporter to ONNX ignores divisor_override: fill the last windows with zeros instead.
+        size, stride = int(self.kernel_size), int(self.stride)
+        sides = [records.pooled_side(side, size, stride, self.ceil_mode) for side in input.shape[2:]]
+        fill = [max(0, (count - 1) * stride + size - side) for count, side in zip(sides, input.shape[2:], strict=True)]
+        means = F.avg_pool2d(F.pad(input, (0, fill[1], 0, fill[0])), size, stride)
+        return means * (size**2 / self.divisor_override) if self.divisor_override != size**2 else means
+
+
 class ResponseNorm(nn.Module):
     """Local response normalisation across maps (paper 3.3)."""
 
@@ -170,8 +190,7 @@ def build_layer(shapes: LayerShapes) -> nn.Module:
         case records.MaxPool():
             return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
         case records.AveragePool():
-            # Without padding torch divides by the part of the window that is inside the map, as the source does.
-            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
+            return AveragePool(layer)
         case records.AdaptiveAveragePool():
             return nn.AdaptiveAvgPool2d(layer.size)
         case records.BatchNorm():

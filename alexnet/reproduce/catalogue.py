@@ -17,6 +17,7 @@ from alexnet.reproduce import (
     one_crop,
     precision,
     tables,
+    trace,
     transfer,
 )
 from alexnet.reproduce.study import Study
@@ -28,6 +29,7 @@ _ALL = (
     figure_4.STUDY,
     *ablations.STUDIES,
     *cifar.STUDIES,
+    trace.STUDY,
     lrn_cifar.STUDY,
     initialisation.STUDY,
     large_batch.STUDY,

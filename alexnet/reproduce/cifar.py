@@ -1,4 +1,4 @@
-"""Four of the author's nets for CIFAR-10 by their original schedules (paper 3.3; cuda-convnet, example-layers)."""
+"""Five of the author's nets for CIFAR-10 by their original schedules (paper 3.3; cuda-convnet, example-layers)."""
 
 from __future__ import annotations
 
@@ -67,8 +67,12 @@ STUDIES = (
         "cifar-26", "cifar-quick", _Published(26, 1.5, "layers-80sec"), "7 minutes a seed on one CPU core", (0, 1, 2)
     ),
     _study(
+        "cifar-19", "cifar-19pct", _Published(19, 1.0, "layers-19pct"),
+        "80 minutes a seed on one busy core, bfloat16", (0, 1, 2),
+    ),
+    _study(
         "cifar-18", "cifar-18pct", _Published(18, 1.0, "layers-18pct"),
-        "80 minutes a seed on one busy core, bfloat16", (0,),
+        "80 minutes a seed on one busy core, bfloat16", (0, 1, 2),
     ),
     _study(
         "cifar-13", "cifar-13pct", _Published(13, 0.7, "layers-conv-local-13pct", loss=0.4239),

@@ -107,7 +107,7 @@ def _to_the_largest(layer: MaxPool, inputs: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _window_means(layer: AveragePool | AdaptiveAveragePool, count: int, num_windows: int) -> Tensor:
-    """(windows, count): along one axis, each window's mean as weights. Both axes together give the pooling."""
+    """(windows, count): along one axis, the weights of each window's mean. Both axes together give the pooling."""
     windows = torch.arange(num_windows)
     if isinstance(layer, AveragePool):
         starts = windows * layer.stride
@@ -117,6 +117,8 @@ def _window_means(layer: AveragePool | AdaptiveAveragePool, count: int, num_wind
         stops = -(-(windows + 1) * count // num_windows)
     places = torch.arange(count)
     inside = (places >= starts[:, None]) & (places < stops[:, None])
+    if isinstance(layer, AveragePool) and layer.divisor == "window":
+        return inside / layer.size
     return inside / inside.sum(dim=1, keepdim=True)
 
 

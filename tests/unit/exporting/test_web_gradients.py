@@ -29,6 +29,7 @@ AFTER = {
     "max pooling that overlaps": [MaxPool("pool", size=3, stride=2, ceil_mode=True)],
     "max pooling that leaves a rest": [MaxPool("pool", size=2, stride=3, ceil_mode=False)],
     "mean pooling over the edge": [AveragePool("pool", size=3, stride=2, ceil_mode=True)],
+    "mean pooling that divides by the window": [AveragePool("pool", 3, 2, ceil_mode=True, divisor="window")],
     "adaptive pooling of uneven parts": [AdaptiveAveragePool("pool", size=4)],
     "norm across maps": [ResponseNorm("norm", 5, alpha=0.3, beta=0.75, k=2.0, alpha_convention="mean")],
     "norm of towers and an even window": [

@@ -141,6 +141,14 @@ def test_average_pool_divides_by_what_is_inside_the_map() -> None:
     assert pooled[0, 0, 0, 0].item() == pytest.approx(x[0, 0, :3, :3].mean().item())
 
 
+def test_average_pool_of_2011_divides_every_window_by_nine() -> None:
+    x = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    pooled = _build(AveragePool("pool2", 3, 2, ceil_mode=True, divisor="window"), (1, 32, 32), (1, 16, 16))(x)
+    assert pooled[0, 0, 15, 15].item() == pytest.approx(x[0, 0, 30:, 30:].sum().item() / 9)
+    assert pooled[0, 0, 0, 15].item() == pytest.approx(x[0, 0, :3, 30:].sum().item() / 9)
+    assert pooled[0, 0, 0, 0].item() == pytest.approx(x[0, 0, :3, :3].mean().item())
+
+
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_pooled_side_is_torchs(ceil_mode: bool) -> None:
     for size in (2, 3):

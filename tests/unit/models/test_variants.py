@@ -253,6 +253,9 @@ def test_pools() -> None:
         assert {pool.ceil_mode for pool in pools} == {name != "torchvision"}
     kinds = [type(layer) for layer in ARCHITECTURES["cifar_quick"].layers if layer.name.startswith("pool")]
     assert kinds == [MaxPool, AveragePool, AveragePool]
+    # paper.md, section 7 item 10: the code of 2011 divided by 9 at the edge too.
+    averages = [layer for record in ARCHITECTURES.values() for layer in record.layers if isinstance(layer, AveragePool)]
+    assert len(averages) == 6 and {pool.divisor for pool in averages} == {"window"}
 
 
 def test_batch_norms() -> None:
