@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from alexnet.errors import UserError
 from alexnet.reporting.figures import DEFAULT_COLORS, new_panel
+from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench, over_seeds
 
@@ -26,52 +29,65 @@ LOGGED = {
 """Epoch.file -> mean training loss over the file, nats (TrainingNet; one run of December 2011 or earlier)."""
 LOGGED_TEST = ("3.3", 1.538126)
 """The file after which the log evaluates all test images, and their mean loss."""
-STEPS_PER_FILE = 79
-"""78 batches of 128 and one of 16 in the log; 79 of 128 here, so our files overlap the next ones by 112 images."""
+IMAGES_PER_FILE = 10_000
+_BATCH, _EPOCH = 128, 50_000
+_STEPS_PER_EVENT = 5
+"""Often enough that a file's mean can be read off between two events, and few enough to keep with the record."""
 _SOURCE = "cuda-convnet wiki, TrainingNet"
-_STEPS_PER_EPOCH = 50_000 / 128
 
 
 def run(bench: Workbench) -> Outcome:
-    """Train every seed for the 17 files of the log and compare file by file."""
-    steps = STEPS_PER_FILE * len(LOGGED)
+    """Train every seed through the 17 files of the log, in the files' own order, and compare file by file.
+
+    The log's batches end with each file (78 of 128 images and one of 16); ours are full, so that a file has 78.125
+    steps here and 79 there.
+    """
     test_file, test_loss = LOGGED_TEST
-    test_step = STEPS_PER_FILE * (list(LOGGED).index(test_file) + 1)
-    # Trainings and evaluations end at the first step that reaches the epoch asked for.
+    test_epochs = (list(LOGGED).index(test_file) + 1) * IMAGES_PER_FILE / _EPOCH
     runs = over_seeds(
         bench,
         "cifar-19pct",
         "cifar-19pct",
         (
-            f"train.epochs={(steps - 0.5) / _STEPS_PER_EPOCH:.5f}",
-            f"train.evaluate_every_epochs={(test_step - 0.5) / _STEPS_PER_EPOCH:.5f}",
-            f"logging.log_every_steps={STEPS_PER_FILE}",
+            'data.shuffle="never"',  # some files are harder than others, and the log shows it
+            f"train.epochs={len(LOGGED) * IMAGES_PER_FILE / _EPOCH}",
+            f"train.evaluate_every_epochs={test_epochs}",
+            f"logging.log_every_steps={_STEPS_PER_EVENT}",
         ),
     )
-    losses = {seed: {e["step"]: e["loss"] for e in record.events_of("step")} for seed, record in runs.items()}
-    tests = {seed: {e["step"]: e["loss"] for e in record.events_of("evaluation")} for seed, record in runs.items()}
-    last = max(step for logged in losses.values() for step in logged)
-    if last != steps:
-        raise UserError(f"the trace has {steps} steps of 128 images of CIFAR-10's 50,000; these trainings took {last}.")
+    means = {seed: file_means(record) for seed, record in runs.items()}
+    if any(len(files) != len(LOGGED) for files in means.values()):
+        raise UserError(f"the log has {len(LOGGED)} files of {IMAGES_PER_FILE:,} images; these trainings saw fewer.")
     rows = [
         Row(
-            f"training loss, file {name}", "nats", f"mean over the {STEPS_PER_FILE} steps of the file",
-            {seed: logged[STEPS_PER_FILE * (number + 1)] for seed, logged in losses.items()}, published, _SOURCE,
+            f"training loss, file {name}", "nats", f"mean over the file's {IMAGES_PER_FILE:,} images while it is "
+            "trained on", {seed: files[number] for seed, files in means.items()}, published, _SOURCE,
         )
         for number, (name, published) in enumerate(LOGGED.items())
     ]  # fmt: skip
     within = sum(min(row.values.values()) <= published <= max(row.values.values())
                  for row, published in zip(rows, LOGGED.values(), strict=True))  # fmt: skip
+    tests = {seed: record.events_of("evaluation")[0]["loss"] for seed, record in runs.items()}
     test = Row(
-        f"test loss after file {test_file}", "nats", "10,000 test images, the whole image",
-        {seed: logged[test_step] for seed, logged in tests.items()}, test_loss, _SOURCE,
-    )  # fmt: skip
+        f"test loss after file {test_file}", "nats", "10,000 test images, the whole image", tests, test_loss, _SOURCE
+    )
     count = Row(
         "files of the log between the lowest and the highest seed", "",
         f"of {len(LOGGED)} files; {len(bench.seeds)} seeds here, one run in the log. This range is no interval: "
         "more seeds widen it", {0: within},
     )  # fmt: skip
     return Outcome((*rows, test, count), (bench.save_figure("trace", _draw(rows)),))
+
+
+def file_means(record: RunRecord) -> list[float]:
+    """The mean training loss over each whole file of a run, from the sums of its log between two events."""
+    steps, sums = [0], [0.0]
+    for event in record.events_of("step"):
+        sums.append(sums[-1] + event["loss"] * (event["step"] - steps[-1]))
+        steps.append(event["step"])
+    whole_files = steps[-1] * _BATCH // IMAGES_PER_FILE
+    ends = np.interp(np.arange(whole_files + 1) * IMAGES_PER_FILE / _BATCH, steps, sums)
+    return [float(mean) for mean in np.diff(ends) * _BATCH / IMAGES_PER_FILE]
 
 
 def _draw(rows: list[Row]) -> Figure:
@@ -96,5 +112,5 @@ STUDY = Study(
     cost="5 minutes for three seeds on one core",
     run=run,
     seeds=(0, 1, 2),
-    sets=("train.epochs", "train.evaluate_every_epochs", "logging.log_every_steps"),
+    sets=("data.shuffle", "train.epochs", "train.evaluate_every_epochs", "logging.log_every_steps"),
 )

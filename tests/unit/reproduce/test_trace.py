@@ -9,55 +9,53 @@ from alexnet.reproduce import trace
 from alexnet.reproduce.workbench import Workbench
 
 
-def bench(tmp_path, monkeypatch, shift, num_files=17):
-    """A bench whose trainings give the log's losses plus `shift` for seed 0 and minus it for seed 1."""
+def run_of(folder, losses, num_steps=1329):
+    """A run whose loss during a file is that of the file, with the events of a log of every 5 steps."""
+    events, step = [], 0
+    while step < num_steps:
+        last, step = step, min(step + 5, num_steps)
+        files = [min(int(at * 128 / 10_000), len(losses) - 1) for at in range(last, step)]
+        events.append({"event": "step", "step": step, "loss": sum(losses[file] for file in files) / len(files)})
+    events.append({"event": "evaluation", "step": 1016, "loss": 1.5})
+    return RunRecord(folder, events=events)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Workbench(tmp_path, "", (0, 1), (), "full", Progress("silent"))
+
+
+def study(bench, monkeypatch, *losses, num_steps=1329):
     asked = []
 
     def over_seeds(bench, label, name, overrides):
         asked.extend(overrides)
-        runs = {}
-        for seed, sign in ((0, 1), (1, -1)):
-            events = [
-                {"event": "step", "step": 79 * (number + 1), "loss": loss + sign * shift(number)}
-                for number, loss in enumerate(trace.LOGGED.values())
-            ][:num_files]
-            events.append({"event": "evaluation", "step": 1027, "loss": 1.5 + sign * 0.1})
-            runs[seed] = RunRecord(tmp_path, events=events)
-        return runs
+        return {seed: run_of(bench.folder, own, num_steps) for seed, own in enumerate(losses)}
 
     monkeypatch.setattr(trace, "over_seeds", over_seeds)
-    return Workbench(tmp_path, "", (0, 1), (), "full", Progress("silent")), asked
+    return trace.run(bench).rows, dict(override.split("=") for override in asked)
 
 
-def test_each_file_of_the_log_has_its_steps_and_the_count_says_how_many_lie_between_the_seeds(tmp_path, monkeypatch):
-    made, asked = bench(tmp_path, monkeypatch, lambda number: 0.02 if number < 11 else 0.0)
-    *files, test, count = trace.run(made).rows
-    assert [row.published for row in files] == list(trace.LOGGED.values())
-    assert files[2].values == {0: pytest.approx(2.003224), 1: pytest.approx(1.963224)}
-    assert (test.published, test.values) == (1.538126, {0: 1.6, 1: 1.4})
+def test_each_file_of_the_log_is_compared_with_the_mean_over_its_images(bench, monkeypatch):
+    log = list(trace.LOGGED.values())
+    (*files, test, count), asked = study(bench, monkeypatch, [x + 0.02 for x in log], [x - 0.03 for x in log])
+    assert [row.published for row in files] == log
+    # A file has 78.125 steps; of the five steps at its end a part belongs to the next one.
+    assert files[2].values == {0: pytest.approx(log[2] + 0.02, abs=0.01), 1: pytest.approx(log[2] - 0.03, abs=0.01)}
+    assert (test.published, test.values) == (1.538126, {0: 1.5, 1: 1.5})
     assert count.values == {0: 17}
-    settings = dict(override.split("=") for override in asked)
-    # 390.625 steps an epoch; a training ends at the first whole step that is not before its end.
-    assert 1342 < float(settings["train.epochs"]) * 390.625 < 1343
-    assert 1026 < float(settings["train.evaluate_every_epochs"]) * 390.625 < 1027
-    assert settings["logging.log_every_steps"] == "79"
+    assert (float(asked["train.epochs"]), float(asked["train.evaluate_every_epochs"])) == (3.4, 2.6)
+    assert asked["data.shuffle"] == '"never"'
 
 
-def test_files_outside_the_seeds_are_not_counted(tmp_path, monkeypatch):
-    made, _ = bench(tmp_path, monkeypatch, lambda number: 0.02)
-    fake = trace.over_seeds
-
-    def moved(*arguments):
-        runs = fake(*arguments)
-        for run in runs.values():
-            run.events[0]["loss"] += 1
-        return runs
-
-    monkeypatch.setattr(trace, "over_seeds", moved)
-    assert trace.run(made).rows[-1].values == {0: 16}
+def test_files_outside_the_seeds_are_not_counted(bench, monkeypatch):
+    log = list(trace.LOGGED.values())
+    low, high = [x - 0.02 for x in log], [x + 0.02 for x in log]
+    high[8] = log[8] - 0.01
+    rows, _ = study(bench, monkeypatch, low, high)
+    assert rows[-1].values == {0: 16}
 
 
-def test_trainings_of_other_data_are_refused(tmp_path, monkeypatch):
-    made, _ = bench(tmp_path, monkeypatch, lambda number: 0.0, num_files=16)
+def test_trainings_that_saw_less_are_refused(bench, monkeypatch):
     with pytest.raises(UserError):
-        trace.run(made)
+        study(bench, monkeypatch, list(trace.LOGGED.values()), num_steps=1300)
