@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alexnet.errors import RunError, UserError
     from alexnet.evaluation.predictor import load_predictor, predict
     from alexnet.hub.model import HubAlexNet, from_pretrained, push_to_hub
-    from alexnet.models import AlexNet, create_model
+    from alexnet.models import AlexNet, create_model, to_plain
     from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
     from alexnet.weights.importing import import_weights
@@ -45,6 +45,7 @@ _HOMES = {
     "prepare": "alexnet.commands.prepare",
     "push_to_hub": "alexnet.hub.model",
     "save_checkpoint": "alexnet.training.checkpoint",
+    "to_plain": "alexnet.models",
     "train": "alexnet.training.run",
 }
 
@@ -69,6 +70,7 @@ __all__ = [
     "prepare",
     "push_to_hub",
     "save_checkpoint",
+    "to_plain",
     "train",
 ]
 

@@ -143,7 +143,7 @@ def _our_network(architecture: Architecture, execution: Execution, *, with_norms
         layers = tuple(layer for layer in architecture.layers if not isinstance(layer, norms))
         architecture = replace(architecture, layers=layers)
     model = create_model(architecture, NUM_CLASSES, seed=_SEED)
-    model.set_conv1_form(execution.conv1)
+    model.conv1_form = execution.conv1
     return model.to(device=execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -175,7 +175,7 @@ def _our_training(
 ) -> Callable[[Batch], Tensor]:
     device = execution.device
     dropout_layers = {
-        name: (features, float(model.get_submodule(name).rate))  # type: ignore[arg-type]
+        name: (features, float(model.get_submodule(name).p))  # type: ignore[arg-type]
         for name, features in model.dropout_layers.items()
     }
     draw_masks = triton_masks.draw_masks if triton_masks.supports(device) else draw_dropout_masks

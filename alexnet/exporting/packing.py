@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from alexnet.errors import UserError
 from alexnet.exporting.formats import Weights
 from alexnet.models import AlexNet
-from alexnet.models.layers import Convolution, Linear, Local
+from alexnet.models.layers import GroupedLinear, Local
 from alexnet.training.checkpoint import Checkpoint, build_model
 
 _LARGEST = 127
@@ -50,10 +50,10 @@ def packed_model(checkpoint: Checkpoint, weights: Weights) -> AlexNet:
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # training leaves kernels channels-last; files have one order
     for name, layer in model.named_children():
-        if weights == "float16" and isinstance(layer, Convolution | Linear | Local):
+        if weights == "float16" and isinstance(layer, nn.Conv2d | nn.Linear | GroupedLinear | Local):
             parametrize.register_parametrization(layer, "weight", HalfPrecision(), unsafe=True)
             if not bool(layer.weight.isfinite().all()):
                 raise UserError(f"a weight of {name} is beyond the range of float16 (65,504); take float32 or int8")
-        elif weights == "int8" and isinstance(layer, Linear | Local):
+        elif weights == "int8" and isinstance(layer, nn.Linear | GroupedLinear | Local):
             parametrize.register_parametrization(layer, "weight", Int8Rows(), unsafe=True)
     return model

@@ -83,7 +83,16 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Architecture, classes, preprocessing and recipe with the present weights; results while they are the same."""
+        """Architecture, classes, preprocessing and recipe with the present weights; results while they are the same.
+
+        Raises UserError where layers were replaced or changed: a checkpoint has the record of the original ones.
+        """
+        changed = self.changed_layers()
+        if changed:
+            raise UserError(
+                f"this network's {', '.join(changed)} differ from its architecture record, which is what a checkpoint "
+                "stores; save the module with torch.save or torch.export, or build a record with the change"
+            )
         state = self.state_dict()
         metrics = self._checkpoint.metrics if _sums(state) == self._sums else {}
         return replace(self._checkpoint, model_state=state, metrics=metrics)

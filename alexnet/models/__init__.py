@@ -3,6 +3,7 @@
 from alexnet.models.alexnet import AlexNet, create_model
 from alexnet.models.architecture import Architecture, minimum_image_size
 from alexnet.models.initialization import SCHEMES, initialize
+from alexnet.models.plain import to_plain
 from alexnet.models.summary import Difference, LayerRow, compare, layer_table
 from alexnet.models.variants import ARCHITECTURES, get_architecture
 
@@ -19,4 +20,5 @@ __all__ = [
     "initialize",
     "layer_table",
     "minimum_image_size",
+    "to_plain",
 ]

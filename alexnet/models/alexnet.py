@@ -7,6 +7,7 @@ each layer. This module turns any record into layers and runs images through the
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -16,112 +17,183 @@ from torch.nn import functional as F
 
 from alexnet.errors import UserError
 from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShapes, layer_shapes, minimum_image_size
-from alexnet.models.architecture import Dropout as DropoutRecord
+from alexnet.models.architecture import Linear as LinearRecord
 from alexnet.models.changes import Activation, Pooling, change_architecture
 from alexnet.models.initialization import initialize
-from alexnet.models.layers import Convolution, Dropout, build_layer
-from alexnet.models.stages import plan_stages
+from alexnet.models.layer_calls import call_layer
+from alexnet.models.layers import Dropout, build_layer
+from alexnet.models.plain import to_plain
+from alexnet.models.stages import Stage, plan_stages
 from alexnet.models.variants import ARCHITECTURES, get_architecture
 from alexnet.ops.block import apply_block
+from alexnet.ops.chunked_norm import needs_torch_operations
 
 
 class AlexNet(nn.Module):
     """The network of an architecture record, for square images of one size.
 
     Its layers are attributes under the record's names: conv1 ... fc8, norm1, pool1; weights are conv1.weight and so
-    on. Weights are float32; the computation runs in the dtype of the images. Neighbouring layers run as one operator
-    (`stages`), unless one of them has a hook. Its parameters still have to be initialised or loaded: `create_model`
-    does that.
+    on. They are torch's own layers where torch has them, and may be replaced, changed and hooked like those of any
+    module: each call runs the layers as they are then. Neighboring layers that are as they were built run as one
+    fused operator. Weights are float32; the computation runs in the dtype of the images. The parameters still have to
+    be initialized or loaded: `create_model` does that.
+
+    Tools that need a network of nothing but torch's own operations (torch.jit, torch.fx, torch.export, torch.func) get
+    one by themselves; `alexnet.to_plain` returns it.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int = 1000, image_size: int | None = None) -> None:
-        """image_size: side of the input in pixels, None for the architecture's own.
+        """Build the layers of a record.
 
-        Raises UserError for an image size the layers cannot be built for.
+        Args:
+            architecture: the record.
+            num_classes: the number of outputs.
+            image_size: side of the input in pixels; None takes the architecture's own.
+
+        Raises:
+            UserError: If the layers cannot be built for this image size.
         """
         super().__init__()
         self.architecture = architecture
-        self.num_classes = num_classes
         self.image_size = architecture.image_size if image_size is None else image_size
+        self.conv1_form: Literal["direct", "space_to_depth"] = "direct"
+        """How the first convolution is computed; both forms give the same sums (ops/space_to_depth.py)."""
         rows = _shapes(architecture, num_classes, self.image_size)
         for row in rows:
             self.add_module(row.layer.name, build_layer(row))
-        self.stages = plan_stages([(row.layer, row.inputs) for row in rows])
+        self._built_classes = num_classes
+        self._takes_vectors = frozenset(row.layer.name for row in rows if isinstance(row.layer, LinearRecord))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of outputs, also of a head that replaced the last layer.
+
+        Raises:
+            ValueError: If the last layer is a module that does not say how many outputs it has.
+        """
+        heads = [x.name for x in self.architecture.layers if isinstance(x, LinearRecord) and x.features is None]
+        if not heads:  # a part of a network, which has its share of the outputs
+            return self._built_classes
+        head = self.layer(heads[-1])
+        for module in reversed(list(head.modules())):
+            features = getattr(module, "out_features", None)
+            if isinstance(features, int):
+                return features
+        raise ValueError(f"{heads[-1]} is a {type(head).__name__}, which does not say how many outputs it has")
 
     @property
     def dropout_layers(self) -> dict[str, int]:
         """Name of each dropout layer that drops anything -> number of features of its masks."""
-        return {
+        sizes = {
             row.layer.name: math.prod(row.inputs)
-            for row in layer_shapes(self.architecture, self.num_classes, self.image_size)
-            if isinstance(row.layer, DropoutRecord) and row.layer.rate > 0
+            for row in layer_shapes(self.architecture, self._built_classes, self.image_size)
         }
+        return {name: sizes[name] for name, layer in self.layers() if isinstance(layer, Dropout) and layer.p > 0}
 
-    def set_conv1_form(self, form: Literal["direct", "space_to_depth"]) -> None:
-        """How the first convolution is computed; both forms give the same sums (ops/space_to_depth.py)."""
-        conv1 = dict(self.named_children()).get("conv1")
-        if isinstance(conv1, Convolution):  # a network without conv1 is nobody's, but can be asked for
-            conv1.form = form
+    def layer(self, name: str) -> nn.Module:
+        """Return a layer of the record by name, as it is now.
+
+        Raises:
+            ValueError: If the layer was deleted or set to None.
+        """
+        module = self._modules.get(name)
+        if module is None:
+            raise ValueError(f"the layer {name} was removed; put nn.Identity() in its place to leave it out")
+        return module
+
+    def layers(self) -> list[tuple[str, nn.Module]]:
+        """Return (name, layer) of the record's layers in order, as they are now."""
+        return [(name, self.layer(name)) for name in self._names]
+
+    def stages(self) -> list[Stage]:
+        """Return how the layers would run now: several as one fused operator, or each by itself."""
+        return plan_stages(self.layers())
+
+    def changed_layers(self) -> list[str]:
+        """Return the names of layers that are no longer what the architecture's record says."""
+        with torch.device("meta"):
+            built = [(row.layer.name, build_layer(row)) for row in
+                     layer_shapes(self.architecture, self._built_classes, self.image_size)]  # fmt: skip
+        return [name for name, layer in built if repr(layer) != repr(self._modules.get(name))]
 
     def forward(self, images: Tensor, dropout_masks: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits (N, num_classes), in the images' dtype.
+        """Compute the logits.
 
-        images: (N, 3, H, W) float32 or bfloat16 with H = W = image_size, preprocessed as `architecture` says
-        (input_scale, channel_order), contiguous or channels-last. dropout_masks: dropout layer -> (N, features), bool
-        or uint8, 1 = keep; layers that are not named draw from torch's generator. In evaluation masks are ignored.
-        Raises ValueError for images of another size.
+        Args:
+            images: (N, 3, H, W), floating point, with H = W = image_size, preprocessed as `architecture` says
+                (input_scale, channel_order), contiguous or channels-last.
+            dropout_masks: name of a dropout layer -> (N, features), bool or uint8, 1 = keep. Layers that are not named
+                draw from torch's generator. Masks are ignored in evaluation.
+
+        Returns:
+            (N, num_classes) in the dtype of `images`.
+
+        Raises:
+            TypeError: If the images are not a floating-point tensor.
+            ValueError: If the images have another shape, or a mask is for a layer that takes none.
         """
-        masks = dropout_masks or {}
+        masks = self._checked(dropout_masks)
         activations = self._padded(images)
-        for names, block in self.stages:
-            layers = [self.get_submodule(name) for name in names]
-            if block is None or any(_is_observed(layer) for layer in layers):
-                for name, layer in zip(names, layers, strict=True):
-                    activations = _apply(layer, activations, masks.get(name))
-            else:
+        for names, block in self._stages_for(images):
+            if block is not None:
                 activations = apply_block(activations, block)
+            else:
+                activations = self.apply_layer(names[0], activations, masks.get(names[0]))
         return activations
 
-    def output_of(self, name: str, images: Tensor) -> Tensor:
-        """The output of one layer, computed as `forward` does it and no further; images as in `forward`.
+    def apply_layer(self, name: str, activations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run one layer on the activations (N, ...) before it; `mask` is for a dropout layer."""
+        if name in self._takes_vectors:
+            activations = activations.flatten(1)  # in the order channel, row, column
+        layer = self.layer(name)
+        if mask is not None:
+            return layer(activations, mask)
+        return call_layer(layer, activations, space_to_depth=name == "conv1" and self.conv1_form == "space_to_depth")
 
-        Raises UserError for a name that is no layer.
+    def output_of(self, name: str, images: Tensor) -> Tensor:
+        """Return the output of one layer, computed as `forward` does it and no further; images as in `forward`.
+
+        Raises:
+            UserError: If there is no such layer.
         """
         self.check_layers([name])
         activations = self._padded(images)
-        for names, block in self.stages:
-            if block is None or name in names or any(_is_observed(self.get_submodule(inner)) for inner in names):
-                for inner in names:
-                    activations = _apply(self.get_submodule(inner), activations, None)
-                    if inner == name:
-                        return activations
-            else:
+        for names, block in self._stages_for(images):
+            if block is not None and name not in names:
                 activations = apply_block(activations, block)
+                continue
+            for inner in names:
+                activations = self.apply_layer(inner, activations)
+                if inner == name:
+                    return activations
         raise AssertionError(f"{name} is a layer, but in no stage")
 
     def logits_after(self, name: str, outputs: Tensor) -> Tensor:
-        """Logits (N, num_classes) from the outputs of one layer, as `output_of` gives them: the layers that follow it.
+        """Return the logits (N, num_classes) for the outputs of one layer, as `output_of` gives them.
 
-        Layer by layer, differentiable. Raises UserError for a name that is no layer.
+        The layers after it run one by one, differentiably.
+
+        Raises:
+            UserError: If there is no such layer.
         """
         self.check_layers([name])
-        layers = list(self.named_children())
-        position = [own for own, _ in layers].index(name)
-        for _, layer in layers[position + 1 :]:
-            outputs = _apply(layer, outputs, None)
+        names = self._names
+        for following in names[names.index(name) + 1 :]:
+            outputs = self.apply_layer(following, outputs)
         return outputs
 
     def activations(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The outputs of the named layers (None: of all), by name in the network's order; images as in `forward`.
+        """Return the outputs of the named layers (None: of all), by name in the network's order.
 
-        Raises UserError for a name that is no layer.
+        Raises:
+            UserError: If there is no such layer.
         """
-        wanted = set(dict(self.named_children()) if names is None else names)
+        wanted = set(self._names if names is None else names)
         self.check_layers(wanted)
         outputs = {}
         activations = self._padded(images)
-        for name, layer in self.named_children():
-            activations = _apply(layer, activations, None)
+        for name in self._names:
+            activations = self.apply_layer(name, activations)
             if name in wanted:
                 outputs[name] = activations
             if len(outputs) == len(wanted):
@@ -129,32 +201,70 @@ class AlexNet(nn.Module):
         return outputs
 
     def check_layers(self, names: Iterable[str]) -> None:
-        """Raises UserError, which lists the layers, for a name that is none of them."""
-        layers = list(dict(self.named_children()))
-        unknown = sorted(set(names) - set(layers))
+        """Raise UserError, which lists the layers, for a name that is none of them."""
+        unknown = sorted(set(names) - set(self._names))
         if unknown:
             raise UserError(
-                f"{self.architecture.name} has no layer {unknown[0]!r}; its layers are {', '.join(layers)}."
+                f"{self.architecture.name} has no layer {unknown[0]!r}; its layers are {', '.join(self._names)}."
             )
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles in place of this module."""
+        return to_plain(self)
+
+    @property
+    def _names(self) -> list[str]:
+        return [record.name for record in self.architecture.layers]
+
+    def _stages_for(self, images: Tensor) -> list[Stage]:
+        """The stages for these images: single layers where a transformation of torch looks at each operation."""
+        if needs_torch_operations(images):
+            return [Stage((name,), None) for name in self._names]
+        return self.stages()
+
+    def _checked(self, masks: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        if isinstance(masks, torch.fx.Proxy):  # torch.fx traces every argument
+            is_none = masks.tracer.create_proxy("call_function", operator.is_, (masks, None), {})
+            torch._assert(is_none, "a traced network takes no dropout_masks")
+            return {}
+        for name in masks or ():
+            if not isinstance(self._modules.get(name), Dropout):
+                raise ValueError(f"dropout_masks has {name!r}, which is not a dropout layer of this network")
+        return masks or {}
+
     def _padded(self, images: Tensor) -> Tensor:
-        expected = (INPUT_CHANNELS, self.image_size, self.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"This {self.architecture.name} takes images (N, {', '.join(map(str, expected))}), not "
-                f"{tuple(images.shape)}: crop or resize them, or build the model with image_size={images.shape[-1]}."
+        if isinstance(images, torch.fx.Proxy):
+            pass  # torch.fx traces without values
+        elif not isinstance(images, Tensor):
+            raise TypeError(
+                f"images are a {type(images).__name__}; pass a tensor (N, 3, {self.image_size}, {self.image_size}), or "
+                "let alexnet.predict read and preprocess them"
             )
+        elif not torch.jit.is_tracing():  # a shape is data to it
+            self._check(images)
         padding = self.architecture.pad_right_bottom
         return F.pad(images, (0, padding, 0, padding)) if padding else images
 
-
-def _is_observed(layer: nn.Module) -> bool:
-    """Whether somebody hooked into the layer: then it has to run by itself."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
-
-
-def _apply(layer: nn.Module, activations: Tensor, mask: Tensor | None) -> Tensor:
-    return layer(activations, mask) if isinstance(layer, Dropout) else layer(activations)
+    def _check(self, images: Tensor) -> None:
+        name, shape, side = self.architecture.name, tuple(images.shape), self.image_size
+        expected = f"{name} takes images (N, {INPUT_CHANNELS}, {side}, {side})"
+        if not images.is_floating_point():
+            scale = "0 to 255, minus the mean" if self.architecture.input_scale == "pixels" else "0 to 1, standardized"
+            raise TypeError(
+                f"{name} takes floating-point images ({scale}), not {images.dtype}; convert them with .float() and "
+                "preprocess them as its checkpoint says, or let alexnet.predict do both"
+            )
+        if images.ndim == 3 and INPUT_CHANNELS in (shape[0], shape[2]):
+            order = ".permute(2, 0, 1)" if shape[0] != INPUT_CHANNELS else ""
+            raise ValueError(f"{expected}, not one image {shape}; pass images{order}[None]")
+        if images.ndim != 4:
+            raise ValueError(f"{expected}, not {images.ndim} dimensions {shape}")
+        if shape[1] != INPUT_CHANNELS:
+            if shape[3] == INPUT_CHANNELS:
+                raise ValueError(f"{expected}, not channels last {shape}; pass images.permute(0, 3, 1, 2)")
+            raise ValueError(f"{expected}, not {shape[1]} channels {shape}; convert the images to RGB")
+        if shape[2:] != (side, side):
+            raise ValueError(f"{expected}, not {shape}; crop or resize them, or build the model for that size")
 
 
 def _shapes(architecture: Architecture, num_classes: int, image_size: int) -> list[LayerShapes]:

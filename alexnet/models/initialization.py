@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from alexnet.errors import UserError
-from alexnet.models.layers import Convolution, Linear, Local
+from alexnet.models.layers import GroupedLinear, Local
+
+_Weighted = nn.Conv2d | nn.Linear | GroupedLinear | Local
 
 
 class Initial(NamedTuple):
@@ -79,7 +81,7 @@ def initialize(model: nn.Module, scheme: str, seed: int) -> None:
     for name, layer in model.named_children():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
-        if not isinstance(layer, Convolution | Linear | Local):
+        if not isinstance(layer, _Weighted):
             continue
         generator = torch.Generator().manual_seed(_layer_seed(seed, name))
         if table is None:
@@ -98,7 +100,7 @@ def _layer_seed(seed: int, name: str) -> int:
 
 
 @torch.no_grad()
-def _draw_normal(layer: Convolution | Linear | Local, initial: Initial, generator: torch.Generator) -> None:
+def _draw_normal(layer: _Weighted, initial: Initial, generator: torch.Generator) -> None:
     # Drawn on the CPU, so that every device begins with the same weights.
     layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator).mul_(initial.std))
     if layer.bias is not None:
@@ -106,7 +108,7 @@ def _draw_normal(layer: Convolution | Linear | Local, initial: Initial, generato
 
 
 @torch.no_grad()
-def _draw_torch_default(layer: Convolution | Linear | Local, generator: torch.Generator) -> None:
+def _draw_torch_default(layer: _Weighted, generator: torch.Generator) -> None:
     fan_in = layer.weight.shape[-1] if isinstance(layer, Local) else layer.weight[0].numel()
     bound = 1 / math.sqrt(fan_in)
     layer.weight.copy_(torch.rand(layer.weight.shape, generator=generator).mul_(2 * bound).sub_(bound))

@@ -1,14 +1,24 @@
-"""How the layers of a record are run: neighbours that one operator can do together form a stage."""
+"""Which neighboring layers of a network run as one fused operator, read from the modules as they are now.
+
+Nothing is planned in advance: a layer may have been replaced, its settings changed, or a hook registered since the
+last call. A layer is fused only if it is exactly one of ours or torch's own, unpatched and unhooked; its settings are
+read when it runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from alexnet.models.architecture import Layer, MaxPool, ReLU, ResponseNorm, Shape, SpatialNorm
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from alexnet.models.layer_calls import is_untouched
+from alexnet.models.layers import ResponseNorm, SpatialNorm
 from alexnet.ops.block import Block, Pool
-from alexnet.ops.chunked_norm import Norm
-from alexnet.ops.response_norm import norm_across_maps, norm_within_maps
+
+_FUSIBLE = {kind: kind.forward for kind in (nn.ReLU, nn.MaxPool2d, ResponseNorm, SpatialNorm)}
+_MODULE_CALL = nn.Module.__call__
 
 
 class Stage(NamedTuple):
@@ -19,48 +29,73 @@ class Stage(NamedTuple):
     """What all of them do together; None for a single layer that runs as its module."""
 
 
-def plan_stages(layers: Sequence[tuple[Layer, Shape]]) -> list[Stage]:
-    """The stages of (layer, shape of its input) pairs, in order: as many layers to a block as it can hold."""
+def plan_stages(layers: Iterable[tuple[str, nn.Module]]) -> list[Stage]:
+    """Group (name, layer) pairs, in order, into stages: as many layers to a block as it can hold."""
     stages: list[Stage] = []
-    start = 0
-    while start < len(layers):
-        count, block = _longest_block(layers[start:])
-        stages.append(Stage(tuple(layer.name for layer, _ in layers[start : start + count]), block))
-        start += count
+    names: list[str] = []
+    block = Block()
+    everything_is_watched = _has_global_hooks() or nn.Module.__call__ is not _MODULE_CALL
+
+    def close() -> None:
+        nonlocal names, block
+        if names:
+            # A ReLU alone is one operation of torch already.
+            is_relu = block == Block(relu_first=True)
+            stages.append(Stage(tuple(names), None if is_relu else block))
+        names, block = [], Block()
+
+    for name, layer in layers:
+        fusible = not everything_is_watched and is_untouched(layer, _FUSIBLE)
+        extended = _extended(block, layer) if fusible else None
+        if fusible and extended is None and names:
+            close()
+            extended = _extended(block, layer)
+        if extended is None:
+            close()
+            stages.append(Stage((name,), None))
+        else:
+            names.append(name)
+            block = extended
+    close()
     return stages
 
 
-def _longest_block(layers: Sequence[tuple[Layer, Shape]]) -> tuple[int, Block | None]:
-    """How many of the first layers make a block, and which; (1, None) when the first makes none."""
-    block, count = Block(), 0
-    for layer, shape in layers:
-        extended = _extended(block, layer) if len(shape) == 3 else None
-        if extended is None:
-            break
-        block, count = extended, count + 1
-    # A lone ReLU is one operation of torch already.
-    return (count, block) if block._replace(relu_first=False) != Block() else (1, None)
+def _has_global_hooks() -> bool:
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
 
 
-def _extended(block: Block, layer: Layer) -> Block | None:
-    """The block with the layer after it; None where the block has no such place left."""
+def _extended(block: Block, layer: nn.Module) -> Block | None:
+    """The block with the layer after it; None where the block has no such place left, or the layer has other settings
+    than a block can have."""
     match layer:
-        case ReLU() if block == Block():
+        case nn.ReLU() if block == Block():
             return block._replace(relu_first=True)
-        case ReLU() if block.pool is not None and not block.relu_last:
+        case nn.ReLU() if block.pool is not None and not block.relu_last:
             return block._replace(relu_last=True)
         case ResponseNorm() if block.norm is None and block.spatial is None and block.pool is None:
-            return block._replace(norm=_norm_of(layer))
+            return block._replace(norm=layer.norm())
         case SpatialNorm() if block.spatial is None and block.pool is None:
-            return block._replace(spatial=_norm_of(layer))
-        case MaxPool() if block.pool is None:
-            return block._replace(pool=Pool(layer.size, layer.stride, layer.ceil_mode))
+            return block._replace(spatial=layer.norm())
+        case nn.MaxPool2d() if block.pool is None:
+            pool = _pool_of(layer)
+            return None if pool is None else block._replace(pool=pool)
         case _:
             return None
 
 
-def _norm_of(layer: ResponseNorm | SpatialNorm) -> Norm:
-    numbers = (layer.size, layer.alpha, layer.beta, layer.k)
-    if isinstance(layer, ResponseNorm):
-        return norm_across_maps(*numbers, alpha_convention=layer.alpha_convention, towers=layer.towers)
-    return norm_within_maps(*numbers, alpha_convention=layer.alpha_convention)
+def _pool_of(layer: nn.MaxPool2d) -> Pool | None:
+    size, stride = _side(layer.kernel_size), _side(layer.stride)
+    is_plain = _side(layer.padding) == 0 and _side(layer.dilation) == 1 and not layer.return_indices
+    return Pool(size, stride, layer.ceil_mode) if is_plain and size and stride else None
+
+
+def _side(value: int | tuple[int, ...]) -> int | None:
+    """The side of a square setting of torch; None for one that is not square."""
+    if isinstance(value, int):
+        return value
+    return value[0] if len(set(value)) == 1 else None

@@ -9,7 +9,7 @@ dtype of the maps. On a CPU the kernels of `native` do it, on a GPU those of `tr
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet.ops import native, triton_block
-from alexnet.ops.chunked_norm import Norm, normalize
+from alexnet.ops.chunked_norm import Norm, formula, needs_torch_operations, normalize
 
 
 class Pool(NamedTuple):
@@ -42,41 +42,50 @@ class Block(NamedTuple):
 
 
 def apply_block(maps: Tensor, block: Block) -> Tensor:
-    """(N, C, H, W) -> (N, C, H', W') in the same dtype; channels-last in, channels-last out. Differentiable once."""
+    """Run the block on feature maps.
+
+    Args:
+        maps: (N, C, H, W), floating point.
+        block: what to apply.
+
+    Returns:
+        (N, C, H', W') in the dtype and memory format of `maps`. It can be differentiated any number of times, in
+        reverse and in forward mode.
+
+    Raises:
+        ValueError: If the towers of the norm do not divide C, or a window of the pool does not fit the maps.
+    """
+    if needs_torch_operations(maps):
+        return plain_block(maps, block, formula)
+    _check(maps, block)
     channels_last = maps.contiguous(memory_format=torch.channels_last)
-    if torch.compiler.is_exporting() or not _has_kernels(channels_last, block):
-        return plain_block(maps, block)
+    if not _has_kernels(channels_last, block):
+        return plain_block(maps, block, normalize)
     outputs = torch.ops.alexnet.block(channels_last, *_flat(block))[0]
     return outputs if maps.is_contiguous(memory_format=torch.channels_last) else outputs.contiguous()
 
 
-def plain_block(maps: Tensor, block: Block) -> Tensor:
-    """The block layer by layer, in operations of torch."""
+def plain_block(maps: Tensor, block: Block, norm_by: Callable[[Tensor, Norm], Tensor] = normalize) -> Tensor:
+    """The block layer by layer in operations of torch; `norm_by` is `normalize` (fast) or `formula` (transformable)."""
     if block.relu_first:
         maps = F.relu(maps)
     for norm in (block.norm, block.spatial):
         if norm is not None:
-            maps = formula(maps, norm) if torch.compiler.is_exporting() else normalize(maps, norm)
+            maps = norm_by(maps, norm)
     if block.pool is not None:
         maps = F.max_pool2d(maps, block.pool.size, block.pool.stride, ceil_mode=block.pool.ceil_mode)
     return F.relu(maps) if block.relu_last else maps
 
 
-def formula(maps: Tensor, norm: Norm) -> Tensor:
-    """x / (k + scale * window sums) ** beta in three plain operations and in x's own dtype: what exports contain."""
-    # Means of the full window, since the exporter to ONNX takes no notice of avg_pool2d's divisor_override.
-    squares = maps * maps
-    if norm.towers is None:
-        terms = norm.size**2
-        means = F.avg_pool2d(squares, norm.size, 1, norm.size // 2, count_include_pad=True)
-    else:
-        terms = norm.size
-        n, c, h, w = maps.shape
-        lines = squares.reshape(n * norm.towers, 1, c // norm.towers, h * w)
-        before = norm.size // 2
-        padded = F.pad(lines, (0, 0, before, norm.size - 1 - before))
-        means = F.avg_pool2d(padded, (norm.size, 1), 1).reshape(n, c, h, w)
-    return maps / (norm.k + norm.scale * terms * means) ** norm.beta
+def _check(maps: Tensor, block: Block) -> None:
+    """Refuse what the kernels would compute nonsense for."""
+    channels, height, width = maps.shape[1:]
+    if block.norm is not None and channels % (block.norm.towers or 1):
+        raise ValueError(f"{channels} channels cannot be divided into {block.norm.towers} towers")
+    if block.pool is not None:
+        size, stride, ceil_mode = block.pool
+        if size < 1 or stride < 1 or min(_pooled_side(side, size, stride, ceil_mode) for side in (height, width)) < 1:
+            raise ValueError(f"a {size} x {size} window with stride {stride} does not fit maps of {height} x {width}")
 
 
 def _has_kernels(maps: Tensor, block: Block) -> bool:
@@ -152,7 +161,7 @@ def _empty_outputs(maps: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
     return outputs, torch.empty_like(outputs, dtype=torch.uint8)
 
 
-def _pooled_side(side: int, size: int, stride: int, ceil_mode: int) -> int:
+def _pooled_side(side: int, size: int, stride: int, ceil_mode: bool | int) -> int:
     if not ceil_mode:
         return (side - size) // stride + 1
     pooled = (side - size + stride - 1) // stride + 1
@@ -186,7 +195,11 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, grad_outputs: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     maps, winners = ctx.saved_tensors
-    grad_maps = torch.ops.alexnet.block_backward(grad_outputs, maps, winners, *ctx.block)
+    if torch.is_grad_enabled():  # create_graph: this gradient will itself be differentiated, which the kernel cannot be
+        outputs = plain_block(maps, _unflat(*_hashable(ctx.block)), formula)
+        (grad_maps,) = torch.autograd.grad(outputs, maps, grad_outputs, create_graph=True)
+    else:
+        grad_maps = torch.ops.alexnet.block_backward(grad_outputs, maps, winners, *ctx.block)
     return grad_maps, None, None, None, None, None
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
+from torch.nn import functional as F
 
 _CHUNK_ELEMENTS = 2**19
 """Elements of a chunk on a CPU (512 KB of float32): a handful of such buffers stay in the second-level caches."""
@@ -34,15 +35,50 @@ class Norm(NamedTuple):
     """Equal parts of the maps that no window reaches across; None: the window lies within a map."""
 
 
+def formula(x: Tensor, norm: Norm) -> Tensor:
+    """(N, C, H, W) -> the same shape and dtype, in a few operations of torch, so that any transformation can follow."""
+    wide = x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
+    squares = wide * wide
+    # Means of the full window, since the exporter to ONNX takes no notice of avg_pool2d's divisor_override.
+    if norm.towers is None:
+        terms = norm.size**2
+        means = F.avg_pool2d(squares, norm.size, 1, norm.size // 2, count_include_pad=True)
+    else:
+        terms = norm.size
+        lines = squares.unflatten(1, (norm.towers, -1)).flatten(0, 1).flatten(2).unsqueeze(1)  # (N * towers, 1, C, HW)
+        before = norm.size // 2
+        padded = F.pad(lines, (0, 0, before, norm.size - 1 - before))
+        means = F.avg_pool2d(padded, (norm.size, 1), 1).reshape_as(x)
+    y = wide / (norm.k + norm.scale * terms * means) ** norm.beta
+    return y if wide is x else y.to(x.dtype)
+
+
+def needs_torch_operations(x: Tensor) -> bool:
+    """Whether a transformation of torch is at work that custom operators and autograd functions cannot follow.
+
+    These are torch.fx (x is a proxy), torch.export, torch.jit.trace, the transforms of torch.func, and forward-mode
+    differentiation.
+    """
+    if not isinstance(x, Tensor) or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return True
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return not torch.compiler.is_compiling() and _has_tangent(x)
+
+
+def _has_tangent(x: Tensor) -> bool:
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+
+
 def normalize(x: Tensor, norm: Norm) -> Tensor:
-    """(N, C, H, W) -> the same shape, dtype and memory format, differentiable once."""
-    return _Normalize.apply(x, norm)
+    """(N, C, H, W) -> the same shape, dtype and memory format."""
+    # Made dense outside, so that what is saved for a second derivative is an input of the function.
+    return _Normalize.apply(_dense(x), norm)
 
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
-        x = _dense(x)
         ctx.save_for_backward(x)
         ctx.norm = norm
         y = torch.empty_like(x)
@@ -54,13 +90,15 @@ class _Normalize(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor, None]:
         """With d the denominators: grad_x = g * d**-beta - 2 * a * beta * x * window_sum(g * x * d**(-beta - 1))."""
         (x,) = ctx.saved_tensors
         norm: Norm = ctx.norm
+        if torch.is_grad_enabled():  # create_graph: this gradient will itself be differentiated
+            (grad_x,) = torch.autograd.grad(formula(x, norm), x, grad_outputs, create_graph=True)
+            return grad_x, None
         grad_y = grad_outputs[0].contiguous(memory_format=_memory_format(x))
         grad_x = torch.empty_like(x)
         chunks = _Chunks(x, norm)

@@ -52,8 +52,6 @@ def response_norm(
     size: maps in the window. towers: equal parts of the C maps that no window reaches across.
     Raises ValueError when C is not a multiple of towers, or k is not positive.
     """
-    if x.shape[1] % towers:
-        raise ValueError(f"{x.shape[1]} maps cannot be divided into {towers} towers")
     norm = norm_across_maps(size, alpha, beta, k, alpha_convention=alpha_convention, towers=towers)
     return apply_block(x, Block(norm=norm))
 

@@ -72,7 +72,12 @@ def working_copy(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight in the dtype a layer computes in; gradients reach the weight itself."""
+    """The weight in the dtype a layer computes in; gradients reach the weight itself.
+
+    Raises TypeError for a dtype that is not floating point: the weights would be cut off to whole numbers.
+    """
+    if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:  # with torch.fx it is a proxy
+        raise TypeError(f"the layers compute in floating point, not in {dtype}; convert with .float()")
     copy = None
     if weight.dtype != dtype and not torch.compiler.is_compiling() and _use.depth:
         copy = working_copy(weight, dtype)

@@ -16,7 +16,6 @@ from typing_extensions import override
 from alexnet.models import AlexNet
 from alexnet.models.architecture import share_of_rows
 from alexnet.models.exchange import Exchange
-from alexnet.models.layers import Convolution
 from alexnet.models.parts import Cut, Part, own_rows, part_of
 from alexnet.runtime.device import Execution
 from alexnet.runtime.distributed import World, held_here
@@ -223,9 +222,7 @@ def _build_part(model: AlexNet, cut: Cut, world: World, mesh: DeviceMesh) -> tup
     with torch.device("meta"):
         network = AlexNet(part.architecture, model.num_classes, model.image_size)
     network.to_empty(device=device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    conv1 = model.get_submodule("conv1")
-    if isinstance(conv1, Convolution):
-        network.set_conv1_form(conv1.form)
+    network.conv1_form = model.conv1_form
     for layer in network.modules():
         if isinstance(layer, Exchange):
             layer.mesh = mesh

@@ -48,7 +48,7 @@ def step_memory(recipe: Recipe, model: AlexNet, dtype: torch.dtype) -> StepMemor
     The output of every stage is kept for the backward pass. What a block makes inside (ReLU, norm) is computed again.
     """
     rows = layer_table(model.architecture, model.num_classes, model.image_size)
-    kept = {stage.names[-1] for stage in model.stages}
+    kept = {stage.names[-1] for stage in model.stages()}
     outputs = [math.prod(row.output_shape) for row in rows if row.name in kept]
     bytes_of_value = dtype.itemsize
     parameters = sum(row.parameters for row in rows)

@@ -85,7 +85,7 @@ class Trainer:
         self.world = world
         self.device, self.dtype = execution.device, execution.dtype
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.set_conv1_form(execution.conv1)
+        self.model.conv1_form = execution.conv1
         self.loader = loader
         self.validation = validation
         self.preprocessing = preprocessing

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from alexnet.errors import UserError
 from alexnet.evaluation.evaluator import evaluation_mode
 from alexnet.models import AlexNet
-from alexnet.models.architecture import AdaptiveAveragePool, LayerShapes, Local, layer_shapes
-from alexnet.models.layers import Linear
+from alexnet.models.architecture import AdaptiveAveragePool, LayerShapes, Linear, Local, layer_shapes
 from alexnet.models.receptive_field import ReceptiveField, receptive_fields
 from alexnet.visualize.subjects import map_layers
 
@@ -60,9 +59,9 @@ def _apply(layer: nn.Module, row: LayerShapes, maps: Tensor) -> Tensor:
         if rest or not step:
             raise UserError(f"{row.layer.name} stretches its maps at this image size; there is no dense form of that.")
         return F.avg_pool2d(maps, step, step)
-    if isinstance(layer, Linear):
+    if isinstance(row.layer, Linear):
         side = row.inputs[1] if len(row.inputs) == 3 else 1
         # The inputs of a unit are flattened as (channel, row, column): a kernel over the whole of the native maps.
         kernels = layer.weight.unflatten(1, (-1, side, side)).to(maps.dtype)
-        return F.conv2d(maps, kernels, layer.bias.to(maps.dtype), groups=layer.groups)
+        return F.conv2d(maps, kernels, layer.bias.to(maps.dtype), groups=row.layer.groups)
     return layer(maps)

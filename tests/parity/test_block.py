@@ -13,13 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alexnet.models import ARCHITECTURES, create_model
-from alexnet.models.architecture import layer_shapes
-from alexnet.models.stages import plan_stages
+from alexnet.models import ARCHITECTURES, AlexNet, create_model
 from alexnet.ops import block as block_module
 from alexnet.ops import native
-from alexnet.ops.block import Block, Pool, apply_block, formula, plain_block
-from alexnet.ops.chunked_norm import Norm
+from alexnet.ops.block import Block, Pool, apply_block, plain_block
+from alexnet.ops.chunked_norm import Norm, formula
 
 needs_kernels = pytest.mark.skipif(not native.AVAILABLE, reason="the C kernels were not built (no compiler)")
 
@@ -248,13 +246,11 @@ def test_every_variant_gives_what_its_layers_give_one_by_one(name: str) -> None:
 
 def test_stages_name_every_layer_once_and_in_order() -> None:
     for architecture in ARCHITECTURES.values():
-        rows = layer_shapes(architecture, 10, architecture.image_size)
-        stages = plan_stages([(row.layer, row.inputs) for row in rows])
-        assert [name for stage in stages for name in stage.names] == [row.layer.name for row in rows]
-    stages = [
-        stage.names
-        for stage in plan_stages([(row.layer, row.inputs) for row in layer_shapes(ARCHITECTURES["as_run"], 10, 224)])
-    ]
+        with torch.device("meta"):
+            stages = AlexNet(architecture).stages()
+        assert [name for stage in stages for name in stage.names] == [layer.name for layer in architecture.layers]
+    with torch.device("meta"):
+        stages = [stage.names for stage in AlexNet(ARCHITECTURES["as_run"]).stages()]
     assert ("norm1", "pool1", "relu1") in stages
     assert ("relu2", "norm2", "cnorm2", "pool2") in stages
 

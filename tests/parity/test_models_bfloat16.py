@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.models import AlexNet, create_model, get_architecture
 from alexnet.models.architecture import Convolution, Linear, layer_shapes
@@ -30,10 +30,11 @@ SHAPES = {
 }
 
 
-def _results(layer: nn.Module, x: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+def _results(model: AlexNet, name: str, x: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    layer = model.get_submodule(name)
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     layer.zero_grad()
-    outputs = layer(x)
+    outputs = model.apply_layer(name, x)
     outputs.backward(upstream.to(outputs.dtype))
     gradients = {name: parameter.grad for name, parameter in layer.named_parameters()}
     results = {"outputs": outputs.detach(), "inputs": x.grad, **gradients}
@@ -51,9 +52,8 @@ def test_layer_in_bfloat16_is_the_layer_in_float32(
     upstream = torch.randn(2, *shapes.outputs, generator=generator).bfloat16()
     if x.ndim == 4:
         x = x.to(memory_format=memory_format)
-    layer = model.get_submodule(name)
-    rounded = _results(layer, x, upstream)
-    exact = _results(layer, x.float(), upstream.float())
+    rounded = _results(model, name, x, upstream)
+    exact = _results(model, name, x.float(), upstream.float())
     assert set(rounded) == {"outputs", "inputs", "weight", "bias"}
     for quantity, value in exact.items():
         error = (rounded[quantity] - value).norm() / value.norm()

@@ -242,7 +242,7 @@ def test_views_that_are_neither_format_are_normalised_too() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="7 maps cannot be divided into 2 towers"):
+    with pytest.raises(ValueError, match="towers"):
         response_norm(torch.ones(1, 7, 2, 2), **AS_RUN)
     with pytest.raises(ValueError, match="positive k"):
         response_norm(torch.ones(1, 8, 2, 2), **{**AS_RUN, "k": 0.0})

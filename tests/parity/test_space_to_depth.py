@@ -40,6 +40,6 @@ def test_a_network_with_that_form_of_conv1_gives_the_same_logits(name: str) -> N
     images = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0)) * scale
     with torch.no_grad():
         direct = model(images)
-        model.set_conv1_form("space_to_depth")
+        model.conv1_form = "space_to_depth"
         torch.testing.assert_close(model(images), direct, rtol=1e-4, atol=1e-4)
     assert dict(model.named_parameters())["conv1.weight"].shape[-1] == 11

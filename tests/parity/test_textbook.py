@@ -84,7 +84,7 @@ def test_batch_statistics_are_ours():
 def test_dropout_drops_at_the_rate_and_scale_of_the_variant(name):
     ours, plain, _ = pair(name)
     drop, ones = plain.layers["drop6"], torch.ones(1, 20000)
-    assert ours.drop6.rate == 0.5
+    assert ours.drop6.p == 0.5
     outputs = drop(ones)
     kept = 1.0 if name == "as_run" else 2.0
     assert set(outputs.unique().tolist()) == {0.0, kept}

@@ -101,7 +101,7 @@ def test_the_estimate_of_memory_counts_what_is_kept_and_weights():
     with torch.no_grad():
         activations = model.activations(torch.zeros(1, 3, 32, 32))
     inner = {"pool1"}  # with relu1 after it one block, of which only the end is written
-    assert inner < set(activations) and any(set(stage.names) == {"pool1", "relu1"} for stage in model.stages)
+    assert inner < set(activations) and any(set(stage.names) == {"pool1", "relu1"} for stage in model.stages())
     outputs = [value[0].numel() for name, value in activations.items() if name not in inner]
     assert memory.per_image == 4 * (sum(outputs) + 2 * max(outputs) + 3 * 32 * 32)
     assert memory.weights == 12 * sum(parameter.numel() for parameter in model.parameters()) and memory.images == 64

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet.config import MODEL_NAMES
@@ -90,7 +91,7 @@ def test_masks_are_those_of_the_named_layers(small: AlexNet) -> None:
 
 def test_dropout_override_changes_every_layer() -> None:
     model = create_model("half", 5, image_size=67, dropout=0.2)
-    assert model.drop6.rate == model.drop7.rate == 0.2
+    assert model.drop6.p == model.drop7.p == 0.2
     without = create_model("half", 5, image_size=67, dropout=0.0)
     assert without.dropout_layers == {}
     images = _images(1, 67)
@@ -124,11 +125,68 @@ def test_names_of_layers_and_weights(small: AlexNet) -> None:
     assert [name for name, _ in small.named_children()] == [layer.name for layer in small.architecture.layers]
 
 
-def test_images_of_another_size_are_refused_with_the_remedy(small: AlexNet) -> None:
-    with pytest.raises(ValueError, match=r"takes images \(N, 3, 67, 67\), not \(1, 3, 224, 224\).*image_size=224"):
-        small(_images(1, 224))
-    with pytest.raises(ValueError, match=r"\(3, 67, 67\)"):
-        small(_images(1, 67)[0])
+@pytest.mark.parametrize(
+    ("change", "error", "remedy"),
+    [
+        (lambda x: x.byte(), TypeError, ".float()"),
+        (lambda x: x.long(), TypeError, ".float()"),
+        (lambda x: x > 0, TypeError, ".float()"),
+        (lambda x: x.numpy(), TypeError, "tensor (N, 3, 67, 67)"),
+        (lambda x: None, TypeError, "tensor (N, 3, 67, 67)"),
+        (lambda x: x[0], ValueError, "images[None]"),
+        (lambda x: x[0].permute(1, 2, 0), ValueError, "images.permute(2, 0, 1)[None]"),
+        (lambda x: x.permute(0, 2, 3, 1), ValueError, "images.permute(0, 3, 1, 2)"),
+        (lambda x: x[:, :1], ValueError, "RGB"),
+        (lambda x: x[None], ValueError, "5 dimensions"),
+        (lambda x: x[..., :66], ValueError, "(2, 3, 67, 66)"),
+        (lambda x: torch.cat([x, x], dim=2), ValueError, "(2, 3, 134, 67)"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_each_with_its_remedy(
+    small: AlexNet, change: Callable[[Tensor], object], error: type[Exception], remedy: str
+) -> None:
+    with pytest.raises(error) as caught:
+        small(change(_images(2, 67)))
+    assert remedy in str(caught.value)
+
+
+def test_layers_refuse_whole_numbers(small: AlexNet) -> None:
+    for name in ("conv1", "fc6"):
+        with pytest.raises((TypeError, RuntimeError)):
+            small.apply_layer(name, torch.ones(small.get_submodule(name).weight[:1].shape, dtype=torch.int64))
+
+
+def test_a_mask_for_a_layer_that_takes_none_is_refused(small: AlexNet) -> None:
+    with pytest.raises(ValueError, match="fc7"):
+        small(_images(1, 67), {"fc7": torch.ones(1, 4096)})
+
+
+def test_the_number_of_classes_is_that_of_the_head() -> None:
+    model = create_model("cifar_quick", 10)
+    assert model.num_classes == 10
+    model.fc10 = nn.Linear(64, 3)
+    assert model.num_classes == 3
+    model.fc10 = nn.Sequential(nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 4), nn.Dropout())
+    assert model.num_classes == 4 and model(_images(2, 32)).shape == (2, 4)
+    model.fc10 = nn.Identity()
+    with pytest.raises(ValueError, match="fc10"):
+        _ = model.num_classes
+
+
+def test_changed_layers_are_those_that_the_record_does_not_describe() -> None:
+    model = create_model("cifar_11pct", 10)
+    assert model.changed_layers() == []
+    model.relu1 = nn.LeakyReLU()
+    model.pool2.kernel_size = 2
+    model.norm2.record = replace(model.norm2.record, k=2.0)
+    assert model.changed_layers() == ["relu1", "norm2", "pool2"]
+
+
+def test_a_layer_that_was_removed_is_named(small: AlexNet) -> None:
+    model = create_model("cifar_quick", 10)
+    del model.relu2
+    with pytest.raises(ValueError, match="relu2"):
+        model(_images(1, 32))
 
 
 def test_an_impossible_size_names_the_smallest_and_the_variants_that_fit() -> None:
@@ -192,10 +250,10 @@ def _reached(layer: nn.Module, inputs: int, outputs: slice) -> list[int]:
 def test_towers_without_communication_meet_in_fc8_only() -> None:
     model = create_model("no_communication", 5, image_size=67, seed=1).eval()
     maps = torch.randn(1, 96, 7, 7, requires_grad=True)
-    layers = dict(model.named_children())
+    layers = dict(model.layers())
     outputs = maps
     for name in [name for name in layers if name not in ("conv1", "norm1", "pool1", "relu1", "fc8")]:
-        outputs = layers[name](outputs)
+        outputs = model.apply_layer(name, outputs)
     assert outputs.shape == (1, 8192)
     for half, other in ((slice(0, 48), slice(4096, None)), (slice(48, None), slice(0, 4096))):
         (gradient,) = torch.autograd.grad(outputs[:, other].sum(), maps, retain_graph=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.models.layers import Linear
 from alexnet.ops import native, working_copy
 from alexnet.ops.working_copy import in_dtype, set_gradient_dtype, working_copies
 from alexnet.training.optimizer import MomentumSGD
@@ -64,7 +63,7 @@ def test_a_changed_weight_is_not_mistaken_for_its_copy(weight, change):
             with torch.no_grad():
                 weight.mul_(2)
         else:
-            layer = Linear(5, 6)
+            layer = nn.Linear(5, 6)
             layer.weight = weight
             layer.load_state_dict({"weight": torch.ones(6, 5), "bias": torch.zeros(6)})
         assert held(weight) is None
