@@ -51,7 +51,8 @@ class ModelConfig(Section):
     activation: Literal["relu", "tanh", "silu"] | None = None
     """Instead of every ReLU (paper 3.1); None takes the variant's own."""
     pooling: Literal["overlapping", "non_overlapping"] = "overlapping"
-    """overlapping: the variant's own pools, 3 x 3 with stride 2; non_overlapping: 2 x 2 with stride 2 (paper 3.4)."""
+    """overlapping: the variant's own pools, 3 x 3 with stride 2; non_overlapping: 2 x 2 with stride 2 (paper 3.4),
+    where that keeps the size of the last maps (224 and 128 px do)."""
     without: LayerNames = ()
     """Layers that are left out; a convolution goes together with its activation (paper 3.3 and 7)."""
     init: str | None = None

@@ -298,8 +298,9 @@ def create_model(
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
     all dropout layers. input_scale: what kind of images it is meant for. activation: instead of every ReLU. None takes
-    the variant's own. pooling: "overlapping" is the variant's own, "non_overlapping" the paper's other one. without:
-    names of layers to leave out; a convolution goes together with its activation. Equal arguments give equal weights.
+    the variant's own. pooling: "overlapping" is the variant's own, "non_overlapping" the paper's other one (3.4), which
+    is refused at image sizes where the last maps would change their size. without: names of layers to leave out; a
+    convolution goes together with its activation. Equal arguments give equal weights.
 
     weights: the name of published ones instead of initial ones, "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for
     `caffe`, "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for what there is. They are fetched once, checked,
@@ -320,6 +321,7 @@ def create_model(
         activation=activation,
         pooling=pooling,
         without=without,
+        image_size=image_size,
     )
     # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
     with torch.device("meta"):

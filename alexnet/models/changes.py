@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from alexnet.errors import UserError
 from alexnet.models.architecture import (
+    AdaptiveAveragePool,
     Architecture,
     AveragePool,
     BatchNorm,
@@ -22,6 +24,7 @@ from alexnet.models.architecture import (
     SiLU,
     Tanh,
     layer_shapes,
+    minimum_image_size,
 )
 
 Activation = Literal["relu", "tanh", "silu"]
@@ -40,26 +43,36 @@ def change_architecture(
     activation: str | None = None,
     pooling: str = "overlapping",
     without: Sequence[str] = (),
+    image_size: int | None = None,
 ) -> Architecture:
-    """The record with what a recipe wants otherwise; None, "overlapping" and () change nothing. See `create_model`.
+    """Return the record with what a recipe changes; None, "overlapping" and () change nothing.
 
-    The record keeps its name; its summary says what was changed. Raises UserError for a change that cannot be.
+    Args:
+        image_size: Side of the images the network is for, in pixels; None takes the record's own. It decides whether
+            pools can be exchanged, and is not written into the record. See `create_model` for the others.
+
+    Returns:
+        The record under its own name, with a summary that lists the changes.
+
+    Raises:
+        UserError: A change is impossible for this network or image size.
     """
     changed, changes = architecture, []
     if activation is not None:
         changed = with_activation(changed, activation)
         changes.append(f"activation {activation}")
-    if pooling == "non_overlapping":
-        changed = with_separate_windows(changed)
-        changes.append("pools that do not overlap")
-    elif pooling != "overlapping":
-        raise UserError(f"pooling = {pooling!r}; it is overlapping or non_overlapping.")
     if dropout is not None:
         changed = with_dropout(changed, dropout)
         changes.append(f"dropout {dropout:g}")
     if without:
         changed = without_layers(changed, without)
         changes.append(f"without {', '.join(without)}")
+    # After layers are left out: the network without them has to keep the size of its maps.
+    if pooling == "non_overlapping":
+        changed = with_separate_windows(changed, architecture.image_size if image_size is None else image_size)
+        changes.append("pools that do not overlap")
+    elif pooling != "overlapping":
+        raise UserError(f"pooling = {pooling!r}; it is overlapping or non_overlapping.")
     if initialization is not None:
         changed = replace(changed, initialization=initialization)
     if input_scale is not None and input_scale != architecture.input_scale:
@@ -90,33 +103,71 @@ def with_dropout(architecture: Architecture, rate: float) -> Architecture:
     return replace(architecture, layers=tuple(layers))
 
 
-def with_separate_windows(architecture: Architecture) -> Architecture:
-    """The record with pools of 2 x 2 windows that lie side by side (paper 3.4: z = s = 2).
+def with_separate_windows(architecture: Architecture, image_size: int) -> Architecture:
+    """Return the record with pools of 2 x 2 windows that lie side by side (paper 3.4: z = s = 2).
 
-    The maps that leave the last pool keep their size. Where that takes more than other pools, conv2 and conv5 lose a
-    pixel of padding, as in the paper's experiment (S layers-147.cfg: 55 -> 28 -> 26 -> 13 -> 11 -> 6).
+    The last maps keep their size, so that the weights keep their number. Where pools alone do not give that at the
+    record's own image size, conv2 and conv5 lose a pixel of padding, as in the 2012 experiment (S layers-147.cfg:
+    55 -> 28 -> 26 -> 13 -> 11 -> 6). These paddings are used at every image size.
+
+    Args:
+        architecture: The network with its own pools.
+        image_size: Side of the images in pixels.
+
+    Returns:
+        The record with other pools, and where necessary other paddings.
+
+    Raises:
+        UserError: The last maps would have another size at `image_size`, or there would be none with overlap either.
     """
     pools = (
         replace(layer, size=2, stride=2) if isinstance(layer, MaxPool | AveragePool) else layer
         for layer in architecture.layers
     )
     separate = replace(architecture, layers=tuple(pools))
-    side = _last_pooled_side(architecture)
-    if _last_pooled_side(separate) == side:
-        return separate
-    trimmed = tuple(
-        replace(layer, padding=max(layer.padding - 1, 0))
-        if isinstance(layer, Convolution) and layer.name in ("conv2", "conv5")
-        else layer
-        for layer in separate.layers
-    )
-    separate = replace(separate, layers=trimmed)
-    if _last_pooled_side(separate) != side:
+    if not _same_last_maps(architecture, separate, architecture.image_size):
+        trimmed = (
+            replace(layer, padding=max(layer.padding - 1, 0))
+            if isinstance(layer, Convolution) and layer.name in ("conv2", "conv5")
+            else layer
+            for layer in separate.layers
+        )
+        separate = replace(separate, layers=tuple(trimmed))
+    layer_shapes(architecture, 1, image_size)  # raises where images are too small for the network's own pools
+    if not _same_last_maps(architecture, separate, image_size):
+        sizes = _nearest_sizes(architecture, separate, image_size)
+        remedy = f"image_size = {' or '.join(map(str, sizes))}" if sizes else "pooling = 'overlapping'"
         raise UserError(
-            f"pooling = 'non_overlapping' would change the size of {architecture.name}'s last maps; for this network "
-            "write a record with pools of your own."
+            f"pooling = 'non_overlapping' would change the size of {architecture.name}'s last maps at image_size = "
+            f"{image_size}, from {_side_of_last_maps(architecture, image_size)} to "
+            f"{_side_of_last_maps(separate, image_size)} px. Use {remedy}."
         )
     return separate
+
+
+def _same_last_maps(first: Architecture, second: Architecture, image_size: int) -> bool:
+    return _side_of_last_maps(first, image_size) == _side_of_last_maps(second, image_size) > 0
+
+
+def _side_of_last_maps(architecture: Architecture, image_size: int) -> int:
+    """Side of the maps before the first fully-connected layer; 0 where images are too small.
+
+    An adaptive pool would give maps of one size whatever comes before it, so maps end there.
+    """
+    if image_size < minimum_image_size(architecture):
+        return 0
+    rows = layer_shapes(architecture, 1, image_size)
+    ends = (row.inputs[1] for row in rows if isinstance(row.layer, Linear | AdaptiveAveragePool))
+    return next(ends, rows[-1].outputs[-1])
+
+
+def _nearest_sizes(first: Architecture, second: Architecture, image_size: int) -> list[int]:
+    """The nearest image sizes, below and above, at which both networks have last maps of the same size."""
+    # Images larger by the product of all strides give last maps larger by one pixel in both: there the pattern repeats.
+    period = math.prod(getattr(layer, "stride", 1) for layer in first.layers)
+    both = (range(image_size - 1, max(image_size - period, 0) - 1, -1), range(image_size + 1, image_size + period + 1))
+    found = (next((size for size in sizes if _same_last_maps(first, second, size)), None) for sizes in both)
+    return [size for size in found if size is not None]
 
 
 def without_layers(architecture: Architecture, names: Sequence[str]) -> Architecture:
@@ -168,9 +219,3 @@ def _belongings(layer: Layer, following: Sequence[Layer]) -> set[str]:
         if isinstance(item, kinds) or (isinstance(item, Dropout) and isinstance(layer, Linear)):
             names.add(item.name)
     return names
-
-
-def _last_pooled_side(architecture: Architecture) -> int:
-    rows = layer_shapes(architecture, 1, architecture.image_size)
-    pooled = [row.outputs[1] for row in rows if isinstance(row.layer, MaxPool | AveragePool)]
-    return pooled[-1] if pooled else 0

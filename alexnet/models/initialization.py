@@ -36,7 +36,7 @@ _PAPER = {
 }
 _AS_RUN = {
     **_PAPER,
-    # S layers-145.cfg (and -146 for conv6): initW=0.03, which is He's value for these layers.
+    # S layers-145.cfg (conv6: layers-146-2012-2011.cfg): initW=0.03, which is He's value for these layers.
     "conv3": Initial(0.03, 0.0),
     "conv4": Initial(0.03, 1.0),
     "conv5": Initial(0.03, 1.0),

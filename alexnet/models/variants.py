@@ -131,15 +131,16 @@ HALF = replace(
 NO_COMMUNICATION = replace(
     AS_RUN,
     name="no_communication",
-    summary="Two towers that meet only in fc8, with a wider conv2 and whole fully-connected layers each; else as_run.",
+    summary="Two towers that meet in fc8 only, with 320 kernels in conv2 and 8192 units in fc6; else as_run.",
     source="layers/layers-150.cfg of the 2012 source",
     layers=changed_layers(
         AS_RUN.layers,
-        # 2 x 160 maps, and 2 x 4096 units of which each sees its own tower: the log's 81.6 million parameters.
+        # Each tower has 160 kernels in conv2, and 4096 and 2048 units in fc6 and fc7 (fc4096a, fc2048ba), which see the
+        # same tower alone. fc8 sees both.
         conv2=Convolution("conv2", 320, kernel=5, padding=2, groups=2),
         conv3=Convolution("conv3", 384, kernel=3, padding=1, groups=2),
         fc6=Linear("fc6", 8192, groups=2),
-        fc7=Linear("fc7", 8192, groups=2),
+        fc7=Linear("fc7", 4096, groups=2),
     ),
 )
 
@@ -147,7 +148,7 @@ CONV6 = replace(
     AS_RUN,
     name="conv6",
     summary="as_run with a sixth convolution after pool5: the pre-trained nets marked * in the paper's Table 2.",
-    source="layers/layers-146.cfg of the 2012 source",
+    source="layers/layers-146-2012-2011.cfg of the 2012 source",
     layers=changed_layers(
         AS_RUN.layers,
         pool5=(

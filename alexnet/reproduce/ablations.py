@@ -72,7 +72,7 @@ ABLATIONS = (
         (1.695, 1.230), _log("145-half", "paper 3.2 (1.7 / 1.2)"), TOLERANCE, (_SCHEDULES,),
     ),
     Ablation(
-        "no-communication", "Two towers that never meet, and are wider instead", "the author's code",
+        "no-communication", "Two towers that meet in fc8 only", "the author's code",
         "as-run-2012-no-communication", published=(1.16, 1.12), source="the 2012 log, config 150 against 145",
         tolerance=TOLERANCE, notes=(_SCHEDULES,),
     ),

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from alexnet.config import OptimizerConfig, Recipe, ScheduleConfig
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.models import AlexNet, create_model
+from alexnet.models import AlexNet, Architecture, create_model
+from alexnet.training.checkpoint import load_checkpoint
 from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.initial_weights import (
     InitialWeights,
@@ -60,7 +61,23 @@ def begin_network(recipe: Recipe, folder: RunFolder, classes: Sequence[str]) -> 
     Raises UserError where recipe, checkpoint and classes do not fit.
     """
     recipe, initial = _open_init(recipe, folder)
-    return recipe, start_network(recipe, initial, classes)
+    return recipe, start_network(recipe, initial, classes, _record_of_run(recipe, folder))
+
+
+def _record_of_run(recipe: Recipe, folder: RunFolder) -> Architecture | None:
+    """The architecture of the run that `folder` holds, by its last checkpoint; None where it holds no such run.
+
+    A run keeps the network it began with, also where a later version of this package has corrected the variant.
+    """
+    saved = folder.saved_recipe()
+    if saved is None or saved.model.model_copy(update={"init": recipe.model.init}) != recipe.model:
+        return None
+    for file in folder.resumable():
+        try:
+            return load_checkpoint(file).architecture
+        except UserError:  # damaged: `last_checkpoint` reports it, and takes the one before, as here
+            continue
+    return None
 
 
 def _open_init(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, InitialWeights | None]:
@@ -83,9 +100,17 @@ def _with_digest(recipe: Recipe, digest: str | None) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"init_sha256": digest})})
 
 
-def start_network(recipe: Recipe, initial: InitialWeights | None, classes: Sequence[str]) -> BegunNetwork:
-    """The network before its first step, with random weights or with `initial`. Raises UserError as begin_network."""
-    model = build_network(recipe, len(classes))
+def start_network(
+    recipe: Recipe, initial: InitialWeights | None, classes: Sequence[str], architecture: Architecture | None = None
+) -> BegunNetwork:
+    """The network before its first step, with random weights or with `initial`. Raises UserError as begin_network.
+
+    architecture: of a run that is continued, instead of the recipe's own.
+    """
+    if architecture is None:
+        model = build_network(recipe, len(classes))
+    else:
+        model = create_model(architecture, len(classes), image_size=recipe.model.image_size, seed=recipe.seed)
     _check_fits(recipe, model)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
     begun = None if initial is None else copy_weights(model, initial, classes, recipe.model)

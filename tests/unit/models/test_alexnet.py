@@ -254,12 +254,12 @@ def test_towers_without_communication_meet_in_fc8_only() -> None:
     outputs = maps
     for name in [name for name in layers if name not in ("conv1", "norm1", "pool1", "relu1", "fc8")]:
         outputs = model.apply_layer(name, outputs)
-    assert outputs.shape == (1, 8192)
-    for half, other in ((slice(0, 48), slice(4096, None)), (slice(48, None), slice(0, 4096))):
+    assert outputs.shape == (1, 4096)
+    for half, other in ((slice(0, 48), slice(2048, None)), (slice(48, None), slice(0, 2048))):
         (gradient,) = torch.autograd.grad(outputs[:, other].sum(), maps, retain_graph=True)
         assert not gradient[:, half].any()
         assert gradient.any()
-    assert layers["fc8"].in_features == 8192
+    assert layers["fc8"].in_features == 4096
 
 
 def test_conv2_conv4_conv5_see_one_tower_and_conv3_sees_both() -> None:

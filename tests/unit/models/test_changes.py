@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from alexnet.config import MODEL_NAMES, ModelConfig
 from alexnet.errors import UserError
 from alexnet.models import ARCHITECTURES, AlexNet, Architecture, compare, create_model, layer_table
-from alexnet.models.architecture import Convolution, ReLU, SiLU, Tanh
+from alexnet.models.architecture import Convolution, Linear, ReLU, SiLU, Tanh, layer_shapes
 from alexnet.models.changes import ACTIVATIONS, change_architecture
 
 AS_RUN = ARCHITECTURES["as_run"]
@@ -99,6 +101,56 @@ def test_the_last_maps_keep_their_size_without_overlap(name: str) -> None:
         assert {d.field for d in compare(ARCHITECTURES[name], changed)} == {"size"}, "the pools alone"
 
 
+def _last_side(architecture: Architecture, image_size: int) -> int:
+    """Side of the maps that the first fully-connected layer gets."""
+    return next(row.inputs[1] for row in layer_shapes(architecture, 5, image_size) if isinstance(row.layer, Linear))
+
+
+def _refused(image_size: int, name: str = "as_run") -> list[int] | None:
+    """The sizes that the message offers, where pools without overlap are refused at this one."""
+    try:
+        change_architecture(ARCHITECTURES[name], pooling="non_overlapping", image_size=image_size)
+    except UserError as error:
+        return [int(number) for number in re.findall(r"\d+", str(error).rpartition("image_size")[2])]
+    return None
+
+
+def test_at_every_image_size_the_last_maps_keep_their_size_or_the_pools_are_refused() -> None:
+    at_224 = change_architecture(AS_RUN, pooling="non_overlapping")
+    refused = {size: offered for size in range(63, 301) if (offered := _refused(size)) is not None}
+    working = [size for size in range(63, 301) if size not in refused]
+    assert len(working) == 89 and {67, 88, 128, 224, 227} <= set(working)
+    for size in working:
+        changed = change_architecture(AS_RUN, pooling="non_overlapping", image_size=size)
+        assert changed == at_224, "the paddings of config 147, whatever the images"
+        assert _last_side(changed, size) == _last_side(AS_RUN, size)
+    for size, offered in refused.items():
+        assert _last_side(at_224, size) != _last_side(AS_RUN, size)
+        below = [other for other in working if other < size]
+        above = [other for other in working if other > size]
+        assert offered == [*below[-1:], *(above[:1] or [312])]
+
+
+@pytest.mark.parametrize("size", [112, 115, 150, 176])
+def test_a_network_is_not_built_where_its_last_maps_would_change(size: int) -> None:
+    with pytest.raises(UserError):
+        create_model("half", 5, image_size=size, pooling="non_overlapping")
+    assert create_model("half", 5, image_size=size).fc6.in_features in (256 * 9, 256 * 16, 256 * 25)
+
+
+def test_images_of_the_cifar_nets_have_their_own_sizes() -> None:
+    assert _refused(32, "cifar_19pct") is None and _refused(40, "cifar_19pct") is None
+    assert _refused(36, "cifar_19pct") == [32, 40]
+    assert _refused(24, "cifar_11pct") is None and _refused(25, "cifar_11pct") == [24, 28]
+    assert _refused(223, "torchvision") is None and _refused(227, "torchvision") == [226, 255]
+
+
+def test_images_that_are_too_small_are_refused_as_they_are_with_overlap() -> None:
+    with pytest.raises(UserError, match="smallest size that fits is 36"):
+        create_model("as_run", 5, image_size=35, pooling="non_overlapping")
+    assert _refused(36) == [56], "with 2 x 2 windows and less padding nothing would be left of the maps"
+
+
 # ---------------------------------------------------------------- layers left out
 
 
@@ -160,9 +212,21 @@ def test_other_values_that_cannot_be_are_refused() -> None:
         create_model("half", 5, activation="gelu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="pooling = 'none'; it is overlapping or non_overlapping"):
         create_model("half", 5, pooling="none")  # type: ignore[arg-type]
-    four = change_architecture(AS_RUN, without=["conv5"])
-    with pytest.raises(UserError, match="would change the size of as_run's last maps"):
-        change_architecture(four, pooling="non_overlapping")
+
+
+@pytest.mark.parametrize("without", ["conv5", "pool5"])
+def test_a_network_without_a_layer_has_to_keep_its_last_maps_too(without: str) -> None:
+    with pytest.raises(UserError):
+        change_architecture(AS_RUN, pooling="non_overlapping", without=[without])
+    with pytest.raises(UserError):
+        change_architecture(change_architecture(AS_RUN, without=[without]), pooling="non_overlapping")
+
+
+def test_without_conv2_conv5_alone_loses_its_padding() -> None:
+    own = change_architecture(AS_RUN, without=["conv2"])
+    changed = change_architecture(AS_RUN, without=["conv2"], pooling="non_overlapping")
+    assert _last_side(own, 224) == _last_side(changed, 224) == 6
+    assert {d.layer for d in compare(own, changed) if d.field == "padding"} == {"conv5"}
 
 
 # ---------------------------------------------------------------- what is left of it in the record
@@ -174,7 +238,7 @@ def test_the_record_says_what_was_changed_and_survives_a_checkpoint() -> None:
     )
     assert changed.name == "as_run"
     assert changed.summary.endswith(
-        "Changed: activation tanh; pools that do not overlap; dropout 0; without norm1, conv3."
+        "Changed: activation tanh; dropout 0; without norm1, conv3; pools that do not overlap."
     )
     assert Architecture.from_dict(changed.to_dict()) == changed
     found = {(d.layer, d.field, d.b) for d in compare(AS_RUN, changed)}
