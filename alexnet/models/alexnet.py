@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 
 from alexnet.errors import UserError
@@ -240,7 +241,7 @@ class AlexNet(nn.Module):
                 f"images are a {type(images).__name__}; pass a tensor (N, 3, {self.image_size}, {self.image_size}), or "
                 "let alexnet.predict read and preprocess them"
             )
-        elif not torch.jit.is_tracing():  # a shape is data to it
+        elif not is_tracing():  # to torch.jit.trace a shape is data
             self._check(images)
         padding = self.architecture.pad_right_bottom
         return F.pad(images, (0, padding, 0, padding)) if padding else images

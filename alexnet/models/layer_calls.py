@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,10 @@ from alexnet.ops.chunked_norm import needs_torch_operations
 from alexnet.ops.space_to_depth import conv2d_by_space_to_depth
 from alexnet.ops.working_copy import in_dtype
 
-FORWARDS: dict[type, Callable[..., Tensor]] = {kind: kind.forward for kind in (nn.Conv2d, nn.Linear)}
+FORWARDS: Mapping[type, Any] = {kind: kind.forward for kind in (nn.Conv2d, nn.Linear)}
 
 
-def is_untouched(layer: nn.Module, forwards: dict[type, Callable[..., Tensor]]) -> bool:
+def is_untouched(layer: nn.Module, forwards: Mapping[type, Any]) -> bool:
     """Whether a layer is exactly of one of these classes, runs the forward given for it, and has no hook."""
     forward = forwards.get(type(layer))
     return (
@@ -34,7 +35,7 @@ def call_layer(layer: nn.Module, activations: Tensor, *, space_to_depth: bool = 
     """
     if needs_torch_operations(activations):
         return _plain_average_pool(layer, activations) if _divides_by_window(layer) else layer(activations)
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     is_plain = is_untouched(layer, FORWARDS) and getattr(layer, "padding_mode", "zeros") == "zeros"
     space_to_depth = space_to_depth and is_plain and _has_space_to_depth(layer)
     if not space_to_depth and not _casts(layer, weight, activations.dtype):
@@ -44,10 +45,10 @@ def call_layer(layer: nn.Module, activations: Tensor, *, space_to_depth: bool = 
         weights = {name: in_dtype(weight, activations.dtype) for name, weight in layer.named_parameters()}
         return torch.func.functional_call(layer, weights, activations)
     weight = in_dtype(weight, activations.dtype)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
     bias = None if layer.bias is None else in_dtype(layer.bias, activations.dtype)
     if isinstance(layer, nn.Linear):
         return F.linear(activations, weight, bias)
-    assert isinstance(layer, nn.Conv2d)
     if space_to_depth:
         return conv2d_by_space_to_depth(activations, weight, bias, layer.stride[0], int(layer.padding[0]))
     return F.conv2d(activations, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
@@ -86,8 +87,8 @@ def _divides_by_window(layer: nn.Module) -> bool:
 
 def _plain_average_pool(layer: nn.Module, activations: Tensor) -> Tensor:
     """Fill the last windows with zeros: torch's exporter to ONNX ignores `divisor_override`."""
-    assert isinstance(layer, nn.AvgPool2d)
-    size, fill = layer.kernel_size, layer.stride - 1  # so much more makes floor of what ceil is
-    means = F.avg_pool2d(F.pad(activations, (0, fill, 0, fill)), size, layer.stride)
-    factor = size**2 / (layer.divisor_override or 1)
+    assert isinstance(layer, nn.AvgPool2d) and isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
+    fill = layer.stride - 1  # with so much more, floor gives as many windows as ceil
+    means = F.avg_pool2d(F.pad(activations, (0, fill, 0, fill)), layer.kernel_size, layer.stride)
+    factor = layer.kernel_size**2 / (layer.divisor_override or 1)
     return means if factor == 1 else means * factor

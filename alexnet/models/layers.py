@@ -35,8 +35,12 @@ class GroupedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs) -> (N, features)."""
         weight, bias = in_dtype(self.weight, input.dtype), in_dtype(self.bias, input.dtype)
-        parts = zip(input.chunk(self.groups, 1), weight.chunk(self.groups), bias.chunk(self.groups), strict=True)
-        return torch.cat([F.linear(*part) for part in parts], dim=1)
+        inputs, outputs = self.in_features // self.groups, self.out_features // self.groups
+        parts = []
+        for group in range(self.groups):  # slices, which torch.fx can trace
+            columns, rows = slice(group * inputs, (group + 1) * inputs), slice(group * outputs, (group + 1) * outputs)
+            parts.append(F.linear(input[:, columns], weight[rows], bias[rows]))
+        return torch.cat(parts, dim=1)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, groups={self.groups}"

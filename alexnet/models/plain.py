@@ -40,6 +40,7 @@ def to_plain(model: nn.Module) -> torch.fx.GraphModule:
             hooks.clear()
         module._backward_pre_hooks.clear()
     graph = _Tracer().trace(source, {"dropout_masks": None})
+    graph._tracer_cls = None  # a saved module would refer to a class of this package
     plain = torch.fx.GraphModule(source, graph, class_name=type(model).__name__)
     _, masks = plain.graph.find_nodes(op="placeholder")
     for node in [*masks.users, masks]:  # an assertion that there are none

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 
 _CHUNK_ELEMENTS = 2**19
@@ -59,7 +60,7 @@ def needs_torch_operations(x: Tensor) -> bool:
     These are torch.fx (x is a proxy), torch.export, torch.jit.trace, the transforms of torch.func, and forward-mode
     differentiation.
     """
-    if not isinstance(x, Tensor) or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if not isinstance(x, Tensor) or torch.compiler.is_exporting() or is_tracing():
         return True
     if torch._C._are_functorch_transforms_active():
         return True

@@ -76,7 +76,9 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
     Raises TypeError for a dtype that is not floating point: the weights would be cut off to whole numbers.
     """
-    if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:  # with torch.fx it is a proxy
+    if not isinstance(dtype, torch.dtype):  # a proxy of torch.fx: what it traces computes in one dtype
+        return weight
+    if not dtype.is_floating_point:
         raise TypeError(f"the layers compute in floating point, not in {dtype}; convert with .float()")
     copy = None
     if weight.dtype != dtype and not torch.compiler.is_compiling() and _use.depth:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from alexnet.ops import triton_block
-from alexnet.ops.block import Block, Pool, plain_block
+from alexnet.ops import block as block_module
+from alexnet.ops import native, triton_block
+from alexnet.ops.block import Block, Pool, apply_block, plain_block
 from alexnet.ops.chunked_norm import Norm
 from alexnet.ops.triton_runtime import can_run
 
@@ -51,6 +52,34 @@ def test_a_block_and_its_gradient_are_those_of_its_layers(name, dtype):
     # Rounding to bfloat16 between norm and pool can make ties, and so other winners: a few gradients move then.
     differs = (gradient.double() - leaf.grad).abs() > tolerance * leaf.grad.abs().max()
     assert float(differs.double().mean()) <= (0 if dtype == torch.float32 else 0.02)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_gradient_that_is_differentiated_again_is_not_the_kernels(name, monkeypatch):
+    """A second derivative through `apply_block` on the Triton path, against float64."""
+
+    def forward(record, maps, outputs, winners):
+        made, won = triton_block.block_forward(record, maps)
+        outputs.copy_(made)
+        winners.copy_(won)
+
+    def backward(record, maps, grad_outputs, winners, grad_maps):
+        grad_maps.copy_(triton_block.block_backward(record, grad_outputs, maps, winners))
+
+    if DEVICE.type == "cpu":  # interpreted kernels take the place of those in C
+        monkeypatch.setattr(block_module, "_has_kernels", triton_block.takes)
+        monkeypatch.setattr(native, "block_forward", forward)
+        monkeypatch.setattr(native, "block_backward", backward)
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 12, 9, 8, generator=generator).to(DEVICE) * 60
+    results = []
+    for x, run in ((maps, apply_block), (maps.double(), plain_block)):
+        x = x.requires_grad_()
+        (first,) = torch.autograd.grad((run(x * 1.0, BLOCKS[name]) ** 2).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), x)
+        results.append((first.detach().double(), second.double()))
+    for ours, exact in zip(*results, strict=True):
+        assert float((ours - exact).norm() / exact.norm()) < 1e-4
 
 
 def test_what_is_not_taken():
