@@ -126,13 +126,36 @@ def _check_fits(recipe: Recipe, model: AlexNet) -> None:
                     "--init, or leave the key out."
                 )
     _check_plateaus(recipe.schedule)
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
-    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
-        for layer in named:
-            if layer not in layers:
-                raise UserError(
-                    f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
-                )
+    for key, what, layers in unknown_layers(recipe, model):
+        raise UserError(f"{key}: {recipe.model.name} {what}; use one of {', '.join(layers)}.")
+
+
+def unknown_layers(recipe: Recipe, model: AlexNet) -> list[tuple[str, str, list[str]]]:
+    """List the keys of a recipe that name a layer its network does not have, or has without biases.
+
+    Args:
+        recipe: The recipe.
+        model: The network that it describes.
+
+    Returns:
+        For each such key (as `schedule.layers.conv9`): the key, what the network lacks, and the names it could have.
+    """
+    parameters = [name.rpartition(".") for name, _ in model.named_parameters()]
+    layers = list(dict.fromkeys(layer for layer, _, _ in parameters))
+    with_biases = [layer for layer, _, kind in parameters if kind == "bias"]
+    schedule = recipe.schedule
+    of_biases = {} if schedule.bias is None else schedule.bias.layers
+    named = [
+        ("schedule", schedule.layers, layers, "has no such layer"),
+        ("schedule.bias", of_biases, with_biases, "has no biases there"),
+        ("optimizer", recipe.optimizer.layers, layers, "has no such layer"),
+    ]
+    return [
+        (f"{section}.layers.{layer}", what, known)
+        for section, own, known, what in named
+        for layer in own
+        if layer not in known
+    ]
 
 
 def _check_plateaus(schedule: ScheduleConfig) -> None:
@@ -140,6 +163,7 @@ def _check_plateaus(schedule: ScheduleConfig) -> None:
     own = {f"layers.{layer}": layer_schedule for layer, layer_schedule in schedule.layers.items()}
     if schedule.bias is not None:
         own["bias"] = schedule.bias
+        own |= {f"bias.layers.{layer}": layer_schedule for layer, layer_schedule in schedule.bias.layers.items()}
     for name, given in own.items():
         if given.name != "plateau":
             continue
