@@ -341,7 +341,8 @@ def _run() -> int:
             raise
         return _fail(
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). Set a smaller "
-            "train.micro_batch_size (the result stays the same to rounding), or --batch-size of evaluate.",
+            "train.micro_batch_size (without batch norm the result stays the same to rounding), or --batch-size of "
+            "evaluate.",
             1,
         )
     return 0

@@ -120,7 +120,8 @@ class LayerOptimizerConfig(Section):
 class OptimizerConfig(Section):
     rule: Literal["krizhevsky_2012", "sgd", "lars"] = "krizhevsky_2012"
     """krizhevsky_2012 folds lr into the velocity (paper 5); sgd is torch's form. They differ when lr changes. lars:
-    krizhevsky_2012 with each parameter's rate in proportion to |weight| / |gradient|, for batches of thousands."""
+    krizhevsky_2012 with each parameter's rate in proportion to |weight| / (|gradient| + weight_decay * |weight|), for
+    batches of thousands."""
     lars_eta: Positive = 0.001
     """lars: the proportion."""
     lr: Positive = 0.01
@@ -175,12 +176,17 @@ class LayerScheduleConfig(Section):
         return self
 
 
+class BiasScheduleConfig(LayerScheduleConfig):
+    layers: dict[str, LayerScheduleConfig] = {}
+    """The schedule of one layer's biases, by the layer's name (schedule.bias.layers.conv1)."""
+
+
 class ScheduleConfig(LayerScheduleConfig):
     warmup_epochs: NonNegative = 0.0
     """All rates rise linearly over so many epochs."""
     warmup_start_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The factor that they rise from."""
-    bias: LayerScheduleConfig | None = None
+    bias: BiasScheduleConfig | None = None
     """The biases' own schedule; None follows the weights'."""
     layers: dict[str, LayerScheduleConfig] = {}
     """A layer's own schedule, by its name (schedule.layers.conv1). Its biases keep schedule.bias where there is one,
@@ -196,7 +202,8 @@ class TrainConfig(Section):
     """Images per weight update, over all devices."""
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Images per forward pass of a process; fewer than it has of a batch accumulate gradients, which changes nothing
-    but rounding. None: all at once; "auto": as many as fit the memory that is free when the run begins."""
+    but rounding (batch norm normalizes each part by itself). None: all at once; "auto": as many as fit the memory that
+    is free when the run begins."""
     label_smoothing: Fraction = 0.0
     ema_decay: Fraction | None = None
     """Keep an exponential moving average of the weights, and evaluate that."""

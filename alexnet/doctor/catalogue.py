@@ -28,7 +28,8 @@ RECIPE = {
     "batch-too-large": Entry(
         _P,
         "A batch needs more memory than there is.",
-        "Set train.micro_batch_size: the gradient is summed over parts, and the result is the same to rounding.",
+        "Set train.micro_batch_size: the gradient is summed over parts. Without batch norm the result is the same to "
+        "rounding.",
     ),
     "image-smaller-than-crop": Entry(
         _P,

@@ -11,11 +11,10 @@ from alexnet.doctor.findings import Finding, finding
 from alexnet.doctor.initial import frozen_at_random
 from alexnet.errors import UserError
 from alexnet.models import AlexNet
-from alexnet.models.architecture import BatchNorm
 from alexnet.runtime.device import choose_execution, has_fast_bfloat16
 from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.memory import available_bytes, step_memory
-from alexnet.training.network import build_network
+from alexnet.training.network import build_network, unknown_layers
 
 _LR_TOLERANCE = 3.0
 """Rates within this factor of the range from the linear to the square-root rule are not remarked on."""
@@ -48,9 +47,8 @@ def inspect_recipe(
     if model.architecture.initialization == "paper":
         what = "Weights begin as N(0, 0.01) in every layer, as the text says; 0.03 in conv3 to conv5 was run."
         findings.append(finding("literal-initialization", name, what))
-    norms = any(isinstance(layer, BatchNorm) for layer in model.architecture.layers)
     micro = recipe.train.micro_batch_size
-    if norms and isinstance(micro, int) and micro < recipe.train.batch_size:
+    if model.architecture.has_batch_norm and isinstance(micro, int) and micro < recipe.train.batch_size:
         what = f"{recipe.model.name} normalises each micro-batch of {micro} by itself, not the batch."
         findings.append(finding("micro-batch-norm", name, what))
     return model, findings
@@ -72,12 +70,10 @@ def _sizes(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
 
 def _layers(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
     layers = list(dict.fromkeys(key.rpartition(".")[0] for key, _ in model.named_parameters()))
-    findings = []
-    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
-        for layer in named:
-            if layer not in layers:
-                what = f"{section}.layers.{layer}: {recipe.model.name} has no such layer."
-                findings.append(finding("unknown-layer", name, what, [f"its layers: {', '.join(layers)}"]))
+    findings = [
+        finding("unknown-layer", name, f"{key}: {recipe.model.name} {what}.", [f"its layers: {', '.join(known)}"])
+        for key, what, known in unknown_layers(recipe, model)
+    ]
     frozen = [layer for layer in layers if is_frozen_from_the_start(recipe, layer)]
     if len(frozen) == len(layers):
         what = "The learning rate of every layer is 0 from the first step."
@@ -123,6 +119,8 @@ def _schedules(recipe: Recipe) -> Iterator[tuple[str, LayerScheduleConfig]]:
     yield "schedule", recipe.schedule
     if recipe.schedule.bias is not None:
         yield "schedule.bias", recipe.schedule.bias
+        for layer, schedule in recipe.schedule.bias.layers.items():
+            yield f"schedule.bias.layers.{layer}", schedule
     for layer, schedule in recipe.schedule.layers.items():
         yield f"schedule.layers.{layer}", schedule
 
@@ -203,11 +201,12 @@ def _machine(name: str, recipe: Recipe, model: AlexNet) -> list[Finding]:
             f"{memory.weights / 2**20:,.0f} MB for weights, velocities and gradients",
             f"{memory.per_image / 2**20:.1f} MB for each image's activations",
         ]
-        remedy = (
-            f"Set train.micro_batch_size={fits}: the result is the same to rounding."
-            if fits
-            else "Free some memory, or choose a smaller network: not even one image at a time fits."
-        )
+        if not fits:
+            remedy = "Free some memory, or choose a smaller network: not even one image at a time fits."
+        elif model.architecture.has_batch_norm:
+            remedy = f"Set train.micro_batch_size={fits}: batch norm then normalizes each part of a batch by itself."
+        else:
+            remedy = f"Set train.micro_batch_size={fits}: the result is the same to rounding."
         findings.append(finding("batch-too-large", name, what, evidence, remedy=remedy))
     return findings
 

@@ -56,6 +56,7 @@ SCHEMES: dict[str, dict[str, Initial] | None] = {
     "caffe": {name: Initial(std, 0.1 if bias else 0.0) for name, (std, bias) in _CAFFENET.items()},
     "torch_default": None,
     "caffenet": _CAFFENET,
+    # No variant's own any more: checkpoints of `bn` from before 2026-12 name it.
     "bn": {name: Initial(0.01, 0.0) for name in _PAPER},
     "cifar_quick": {**_CIFAR_CONVOLUTIONS, "fc64": Initial(0.1, 0.0), "fc10": Initial(0.1, 0.0)},
     "cifar": {**_CIFAR_CONVOLUTIONS, "fc10": Initial(0.01, 0.0)},

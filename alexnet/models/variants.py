@@ -201,24 +201,30 @@ CAFFENET = replace(
     ),
 )
 
+
+def _normalized(convolution: Convolution) -> tuple[Convolution, BatchNorm]:
+    """A convolution of `bn` and the batch norm after it, with the constants of its prototxt."""
+    # The source divides its inputs by 256 (scale: 0.00390625) and has eps 1e-4. Here inputs are not divided. The first
+    # batch norm takes the factor out again, but for eps: with 256**2 times the eps, outputs and gradients are the same.
+    eps = 1e-4 * 256**2 if convolution.name == "conv1" else 1e-4
+    # The norm's own shift makes a bias redundant; the source keeps that of conv5 all the same.
+    has_bias = convolution.name == "conv5"
+    # Caffe's moving_average_fraction of 0.9 is torch's momentum of 0.1.
+    return replace(convolution, bias=has_bias), BatchNorm(f"bn{convolution.name[-1]}", eps=eps, momentum=0.1)
+
+
 BN = replace(
     CAFFE,
     name="bn",
-    summary="Batch normalisation between each convolution and its ReLU, instead of response normalisation.",
-    source="borisgin/nvcaffe-0.16 models/alexnet_bn",
-    input_scale="unit",
-    channel_order="rgb",
-    initialization="bn",
+    summary="caffe with batch norm between each convolution and its ReLU, instead of response normalization.",
+    source="borisgin/nvcaffe-0.16 models/alexnet_bn/train_val.prototxt at 8896d33",
+    # Weights and biases begin as in caffe: N(0, 0.01), in fc6 and fc7 N(0, 0.005); biases of 0.1 in conv5, fc6 and fc7.
+    initialization="caffe",
     layers=tuple(
         part
         for layer in CAFFE.layers
         if not isinstance(layer, ResponseNorm)
-        for part in (
-            # The norm's own shift makes the convolution's bias redundant. Caffe's momentum of 0.9 is torch's 0.1.
-            (replace(layer, bias=False), BatchNorm(f"bn{layer.name[-1]}", eps=1e-4, momentum=0.1))
-            if isinstance(layer, Convolution)
-            else (layer,)
-        )
+        for part in (_normalized(layer) if isinstance(layer, Convolution) else (layer,))
     ),
 )
 

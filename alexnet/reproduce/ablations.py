@@ -26,7 +26,7 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True)
 class Ablation:
-    """One choice undone: a recipe that differs from its base in that alone."""
+    """One choice undone: a recipe that differs from its base in that alone, and in the rates its biases end at."""
 
     name: str
     title: str
@@ -43,7 +43,9 @@ class Ablation:
     notes: tuple[str, ...] = ()
 
 
-_SCHEDULES = "The 2012 runs were dropped by hand, each a little differently; here both have the base's schedule."
+_SCHEDULES = (
+    "The 2012 runs were dropped by hand, each a little differently; here the weights of both have the base's schedule."
+)
 _PAPER_ONLY = (
     "The paper does not name the images (by its section 2 probably ILSVRC-2010); no such run is in the 2012 log."
 )
@@ -124,7 +126,7 @@ def _run(bench: Workbench, ablation: Ablation) -> Outcome:
                 ablation.tolerance if is_papers and published is not None else None,
             )
         )
-    changed = "; ".join(differences(ablation.base, ablation.recipe))
+    changed = "; ".join(differences(ablation.base, ablation.recipe, bench.scale))
     notes = (
         f"{ablation.recipe} differs from {ablation.base} in {changed}.",
         *ablation.notes,

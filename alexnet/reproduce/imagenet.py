@@ -14,7 +14,7 @@ from alexnet.evaluation.subjects import recipe_of
 from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce.overrides import with_effect
 from alexnet.reproduce.trained import images_for
-from alexnet.reproduce.workbench import VIEWS, Workbench
+from alexnet.reproduce.workbench import VIEWS, Scale, Workbench
 from alexnet.training.checkpoint import load_checkpoint
 
 # At 128 pixels, as at 224, the last maps have the same size with and without overlap (31, 15, 15, 7, 7, 3 and 31, 16,
@@ -39,14 +39,25 @@ def recipe_for(bench: Workbench, name: str, seed: int, base: str | None = None) 
     """The recipe of a training; at the small scale the small recipe with what distinguishes `name` from `base`."""
     if bench.scale == "full":
         return bench.recipe(name, seed=seed)
-    overrides = differences(base, name) if base is not None else []
+    overrides = differences(base, name, bench.scale) if base is not None else []
     return bench.recipe(SMALL_RECIPE, *SMALL_VALUES, *overrides, seed=seed)
 
 
-def differences(base: str, name: str) -> list[str]:
-    """What turns the recipe `base` into `name`, as overrides."""
+def differences(base: str, name: str, scale: Scale = "full") -> list[str]:
+    """Return the overrides that turn the recipe `base` into `name`.
+
+    Args:
+        base: Name of a recipe.
+        name: Name of another.
+        scale: At "small" the keys of `schedule` are left out. Both small trainings have the schedule of SMALL_RECIPE;
+            epochs of a run of 90 would mean nothing there.
+    """
     found = diff_recipes(load_recipe(base), load_recipe(name))
-    return [f"{key}={'none' if value is None else format_value(value)}" for key, _, value in found]
+    return [
+        f"{key}={'none' if value is None else format_value(value)}"
+        for key, _, value in found
+        if scale == "full" or not key.startswith("schedule.")
+    ]
 
 
 def is_comparable(bench: Workbench, run: RunRecord, held_out: HeldOutImages) -> bool:

@@ -22,9 +22,9 @@ from alexnet.training.watch import TOLERANCE, guessing_loss
 _BATCH_SIZE = {"full": 8192, "small": 1024}
 _STEPS = {"full": 24, "small": 4}
 _LARS_RATE = {"full": 10.0, "small": 2.0}
-"""The authors' for 8,192 and for 1,024 images."""
+"""The authors' for 8,192 and for 1,024 images (nvcaffe-0.16, models/alexnet_bn/solver_8K.prototxt and its comment)."""
 _RATE_OF_512 = 0.08
-"""The authors' for 512 images with the plain rule."""
+"""The authors' for 512 images with the plain rule (solver.prototxt there)."""
 _WARMUP = 0.2
 """Of the steps; the authors' 600 of 15,600 would be less than one step here."""
 WINDOW = 3

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from alexnet.config import OptimizerConfig, Recipe, ScheduleConfig
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.models import AlexNet, Architecture, create_model
-from alexnet.training.checkpoint import load_checkpoint
+from alexnet.models import AlexNet, create_model
 from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.initial_weights import (
     InitialWeights,
@@ -61,23 +60,7 @@ def begin_network(recipe: Recipe, folder: RunFolder, classes: Sequence[str]) -> 
     Raises UserError where recipe, checkpoint and classes do not fit.
     """
     recipe, initial = _open_init(recipe, folder)
-    return recipe, start_network(recipe, initial, classes, _record_of_run(recipe, folder))
-
-
-def _record_of_run(recipe: Recipe, folder: RunFolder) -> Architecture | None:
-    """The architecture of the run that `folder` holds, by its last checkpoint; None where it holds no such run.
-
-    A run keeps the network it began with, also where a later version of this package has corrected the variant.
-    """
-    saved = folder.saved_recipe()
-    if saved is None or saved.model.model_copy(update={"init": recipe.model.init}) != recipe.model:
-        return None
-    for file in folder.resumable():
-        try:
-            return load_checkpoint(file).architecture
-        except UserError:  # damaged: `last_checkpoint` reports it, and takes the one before, as here
-            continue
-    return None
+    return recipe, start_network(recipe, initial, classes)
 
 
 def _open_init(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, InitialWeights | None]:
@@ -100,17 +83,9 @@ def _with_digest(recipe: Recipe, digest: str | None) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"init_sha256": digest})})
 
 
-def start_network(
-    recipe: Recipe, initial: InitialWeights | None, classes: Sequence[str], architecture: Architecture | None = None
-) -> BegunNetwork:
-    """The network before its first step, with random weights or with `initial`. Raises UserError as begin_network.
-
-    architecture: of a run that is continued, instead of the recipe's own.
-    """
-    if architecture is None:
-        model = build_network(recipe, len(classes))
-    else:
-        model = create_model(architecture, len(classes), image_size=recipe.model.image_size, seed=recipe.seed)
+def start_network(recipe: Recipe, initial: InitialWeights | None, classes: Sequence[str]) -> BegunNetwork:
+    """The network before its first step, with random weights or with `initial`. Raises UserError as begin_network."""
+    model = build_network(recipe, len(classes))
     _check_fits(recipe, model)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
     begun = None if initial is None else copy_weights(model, initial, classes, recipe.model)
@@ -151,13 +126,36 @@ def _check_fits(recipe: Recipe, model: AlexNet) -> None:
                     "--init, or leave the key out."
                 )
     _check_plateaus(recipe.schedule)
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
-    for section, named in (("schedule", recipe.schedule.layers), ("optimizer", recipe.optimizer.layers)):
-        for layer in named:
-            if layer not in layers:
-                raise UserError(
-                    f"{section}.layers.{layer}: {recipe.model.name} has no such layer; it has {', '.join(layers)}."
-                )
+    for key, what, layers in unknown_layers(recipe, model):
+        raise UserError(f"{key}: {recipe.model.name} {what}; use one of {', '.join(layers)}.")
+
+
+def unknown_layers(recipe: Recipe, model: AlexNet) -> list[tuple[str, str, list[str]]]:
+    """List the keys of a recipe that name a layer its network does not have, or has without biases.
+
+    Args:
+        recipe: The recipe.
+        model: The network that it describes.
+
+    Returns:
+        For each such key (as `schedule.layers.conv9`): the key, what the network lacks, and the names it could have.
+    """
+    parameters = [name.rpartition(".") for name, _ in model.named_parameters()]
+    layers = list(dict.fromkeys(layer for layer, _, _ in parameters))
+    with_biases = [layer for layer, _, kind in parameters if kind == "bias"]
+    schedule = recipe.schedule
+    of_biases = {} if schedule.bias is None else schedule.bias.layers
+    named = [
+        ("schedule", schedule.layers, layers, "has no such layer"),
+        ("schedule.bias", of_biases, with_biases, "has no biases there"),
+        ("optimizer", recipe.optimizer.layers, layers, "has no such layer"),
+    ]
+    return [
+        (f"{section}.layers.{layer}", what, known)
+        for section, own, known, what in named
+        for layer in own
+        if layer not in known
+    ]
 
 
 def _check_plateaus(schedule: ScheduleConfig) -> None:
@@ -165,6 +163,7 @@ def _check_plateaus(schedule: ScheduleConfig) -> None:
     own = {f"layers.{layer}": layer_schedule for layer, layer_schedule in schedule.layers.items()}
     if schedule.bias is not None:
         own["bias"] = schedule.bias
+        own |= {f"bias.layers.{layer}": layer_schedule for layer, layer_schedule in schedule.bias.layers.items()}
     for name, given in own.items():
         if given.name != "plateau":
             continue

@@ -36,13 +36,14 @@ class MomentumSGD(torch.optim.Optimizer):
         w <- w + lr * v
 
     The two agree while lr is constant; after a drop, the paper's velocity still carries steps of the old size (paper.md
-    3.4). lars is the paper's rule with a rate of its own for each parameter (You, Gitman and Ginsburg 2017, as their
-    solver computes it: weight decay is not in the denominator), so that large batches can have large rates::
+    3.4). lars is the paper's rule with a rate of its own for each parameter, so that large batches can have large rates
+    (You, Gitman and Ginsburg 2017, arXiv:1708.03888; their solver has the same until 2017-12-12, and no weight decay in
+    the denominator after that)::
 
-        lr of a parameter = lr * lars_eta * |w| / |gradient|
+        lr of a parameter = lr * lars_eta * |w| / (|gradient| + weight_decay * |w|)
 
-    A parameter of zeros, such as a bias at its beginning, has lr * lars_eta. A parameter whose lr is 0 is frozen:
-    neither it nor its velocity is touched.
+    A parameter of zeros, such as a bias at its beginning, has lr * lars_eta (lr in their solver). A parameter whose lr
+    is 0 is frozen: neither it nor its velocity is touched.
     """
 
     # torch wraps these to keep its compiler away, which it imports first: most of a second of every start.
@@ -147,7 +148,9 @@ def _update_by_lars(
     gradient = gradient.to(weight.dtype)
     weight_norm, gradient_norm = weight.norm(), gradient.norm()
     known = (weight_norm > 0) & (gradient_norm > 0)
-    rate = lr * eta * torch.where(known, weight_norm / gradient_norm, 1.0)
+    # The gradient of a bias before a batch norm is rounding noise. Without weight decay in the denominator the rate
+    # would be in the millions, and the decay alone would break the bias.
+    rate = lr * eta * torch.where(known, weight_norm / (gradient_norm + weight_decay * weight_norm), 1.0)
     velocity.mul_(momentum).sub_(rate * torch.add(gradient, weight, alpha=weight_decay))
     weight.add_(velocity)
     if copy is not None:
@@ -215,6 +218,6 @@ def set_learning_rates(
         factor = rate_factor(schedule.layers.get(group["layer"], schedule), progress)
         if group["is_bias"] and schedule.bias is not None and factor > 0:
             # S layer-params-145.cfg: the biases keep a rate of their own until their layer is frozen.
-            factor = rate_factor(schedule.bias, progress)
+            factor = rate_factor(schedule.bias.layers.get(group["layer"], schedule.bias), progress)
         group["lr"] = group["base_lr"] * factor * warmup
     return rate_factor(schedule, progress) * warmup

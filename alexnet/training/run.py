@@ -21,7 +21,7 @@ from alexnet.data.sampler import ImageOrder, ShardWindows, StagedOrder
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
-from alexnet.models import AlexNet
+from alexnet.models import AlexNet, compare, create_model
 from alexnet.reporting.metrics_log import MetricsLog, NoLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
@@ -187,6 +187,8 @@ def build_trainer(
     world: World,
 ) -> Trainer:
     """Everything `Trainer.fit` needs, restored from the checkpoint where there is one. Writes nothing."""
+    if checkpoint is not None:
+        network = _network_of_run(network, checkpoint, display)
     model = network.model
     preprocessing = _preprocessing(recipe, network, data, checkpoint)
     description = {
@@ -217,6 +219,17 @@ def build_trainer(
     if checkpoint is not None:
         trainer.restore(checkpoint)
     return trainer
+
+
+def _network_of_run(network: BegunNetwork, checkpoint: Checkpoint, display: ProgressDisplay) -> BegunNetwork:
+    """Return the network that a run began with, which an earlier version may have built by another record."""
+    own = checkpoint.architecture
+    differences = compare(own, network.model.architecture)
+    if not differences:
+        return network
+    what = "; ".join(f"{item.layer} {item.field}: {item.a}, now {item.b}" for item in differences)
+    display.message(f"This run began with another {own.name} than today's, and continues with its own ({what}).")
+    return network._replace(model=create_model(own, checkpoint.num_classes, image_size=checkpoint.image_size))
 
 
 def _preprocessing(

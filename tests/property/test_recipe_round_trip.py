@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from alexnet.config import (
     AugmentConfig,
+    BiasScheduleConfig,
     DataConfig,
     LayerOptimizerConfig,
     LayerScheduleConfig,
@@ -38,6 +39,12 @@ layer_schedules = schedule_fields.map(lambda fields: LayerScheduleConfig(**field
 
 
 @st.composite
+def bias_schedules(draw):
+    layers = draw(st.dictionaries(layer_names, layer_schedules, max_size=2))
+    return BiasScheduleConfig(**draw(schedule_fields), layers=layers)
+
+
+@st.composite
 def recipes(draw):
     return Recipe(
         seed=draw(st.integers(0, 2**63)),
@@ -61,7 +68,7 @@ def recipes(draw):
         ),
         schedule=ScheduleConfig(
             **draw(schedule_fields),
-            bias=draw(st.none() | layer_schedules),
+            bias=draw(st.none() | bias_schedules()),
             layers=draw(st.dictionaries(layer_names, layer_schedules, max_size=2)),
         ),
         train=TrainConfig(epochs=draw(positive), ema_decay=draw(optional_fractions)),

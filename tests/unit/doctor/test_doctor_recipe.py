@@ -25,8 +25,8 @@ def _enough_memory(monkeypatch):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_of_the_package_is_sound(name, ids, monkeypatch):
-    if name.startswith("bn-"):  # a batch for many machines
-        monkeypatch.setattr(recipe, "available_bytes", lambda device: 256 * 2**30)
+    if name.startswith("bn-"):  # a batch for many machines: 8.8 MB for each of 32,768 images in float32
+        monkeypatch.setattr(recipe, "available_bytes", lambda device: 512 * 2**30)
     _, findings = inspect_recipe(name, load_recipe(name))
     assert is_healthy(findings) and set(ids(findings)) <= {"literal-initialization"}
 
@@ -56,9 +56,12 @@ CIFAR = ["model.name=cifar_quick", "data.image_size=32", "augment.crop=center", 
         (["schedule.freeze_epoch=0"], "nothing-learns", "every layer is 0"),
         (["augment.color_noise=0.0004"], "color-noise-scale", "as if pixels were 0 to 1"),
         (["augment.color_noise=25.5"], "color-noise-scale", "more noise than colour"),
-        (["model.name=bn", "augment.color_noise_divisor=1.1"], "divisor-ignored", "no effect in bn"),
+        (["model.name=torchvision", "augment.color_noise_divisor=1.1"], "divisor-ignored", "no effect in torchvision"),
         (["model.name=bn", "train.micro_batch_size=32"], "micro-batch-norm", "micro-batch of 32"),
         (["optimizer.layers.conv9.lr_factor=0.1"], "unknown-layer", "optimizer.layers.conv9"),
+        (['schedule.bias={layers={conv9={name="constant"}}}'], "unknown-layer", "schedule.bias.layers.conv9"),
+        (["model.name=bn", 'schedule.bias={layers={conv1={freeze_epoch=9}}}'], "unknown-layer", "no biases there"),
+        (['schedule.bias={layers={conv1={freeze_epoch=99}}}'], "after-the-end", "epoch 90"),
         (["model.image_size=30"], "recipe-refused", "too small"),
         ([*CIFAR, "model.initialization=paper"], "recipe-refused", "says nothing about the layer"),
         (["runtime.device=cuda:99"], "device-missing", "cuda:99"),

