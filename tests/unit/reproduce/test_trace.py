@@ -38,12 +38,14 @@ def study(bench, monkeypatch, *losses, num_steps=1329):
 
 def test_each_file_of_the_log_is_compared_with_the_mean_over_its_images(bench, monkeypatch):
     log = list(trace.LOGGED.values())
-    (*files, test, count), asked = study(bench, monkeypatch, [x + 0.02 for x in log], [x - 0.03 for x in log])
+    (*files, test, in_range, in_interval), asked = study(
+        bench, monkeypatch, [x + 0.02 for x in log], [x - 0.03 for x in log]
+    )
     assert [row.published for row in files] == log
     # A file has 78.125 steps; of the five steps at its end a part belongs to the next one.
     assert files[2].values == {0: pytest.approx(log[2] + 0.02, abs=0.01), 1: pytest.approx(log[2] - 0.03, abs=0.01)}
     assert (test.published, test.values) == (1.538126, {0: 1.5, 1: 1.5})
-    assert count.values == {0: 17}
+    assert in_range.values == in_interval.values == {0: 17}
     assert (float(asked["train.epochs"]), float(asked["train.evaluate_every_epochs"])) == (3.4, 2.6)
     assert asked["data.shuffle"] == '"never"'
 
@@ -53,7 +55,11 @@ def test_files_outside_the_seeds_are_not_counted(bench, monkeypatch):
     low, high = [x - 0.02 for x in log], [x + 0.02 for x in log]
     high[8] = log[8] - 0.01
     rows, _ = study(bench, monkeypatch, low, high)
-    assert rows[-1].values == {0: 16}
+    # Two runs say little about a third: 12.7 standard deviations of it, times the square root of 1.5.
+    assert [row.values for row in rows[-2:]] == [{0: 16}, {0: 17}]
+    alike = [[x - 0.01 - 0.001 * seed for x in log] for seed in range(10)]
+    rows, _ = study(bench, monkeypatch, *alike)
+    assert [row.values for row in rows[-2:]] == [{0: 0}, {0: 0}]
 
 
 def test_trainings_that_saw_less_are_refused(bench, monkeypatch):
