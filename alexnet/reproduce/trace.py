@@ -87,7 +87,7 @@ def _counts(rows: list[Row]) -> list[Row]:
         if seeds > 1:
             # The 95 % prediction interval for one more draw from a normal distribution.
             reach = stats.t.ppf(0.975, seeds - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / seeds)
-            in_interval += abs(published - statistics.fmean(values)) <= reach
+            in_interval += bool(abs(published - statistics.fmean(values)) <= reach)
     expected = len(rows) * (seeds - 1) / (seeds + 1)
     return [
         Row(

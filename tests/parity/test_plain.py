@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import alexnet
 from alexnet.config import MODEL_NAMES
-from alexnet.models import AlexNet, create_model, to_plain
+from alexnet.models import AlexNet, create_model, layer_table, to_plain
 
 TORCHS = ("torch.nn.", "torch.fx.")
 
@@ -157,6 +158,22 @@ def test_tools_that_look_for_torchs_classes_find_them() -> None:
             assert not [name for name, layer in quantized.named_modules() if type(layer) is nn.Linear]
             error = (quantized(images) - model(images)).norm() / model(images).norm()
             assert 0 < error < 0.1
+
+
+def test_operation_counters_see_every_multiplication() -> None:
+    model = small("as_run")
+    multiply_adds = sum(row.macs for row in layer_table(model.architecture, 5, 67))
+    with FlopCounterMode(display=False) as counter:
+        model(images_of(model, 1))
+    assert counter.get_total_flops() == 2 * multiply_adds
+
+
+def test_torchvisions_feature_extractor_takes_the_network() -> None:
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model = small("as_run")
+    images = images_of(model)
+    outputs = extraction.create_feature_extractor(model, {"relu5": "maps"})(images)
+    torch.testing.assert_close(outputs["maps"], model.output_of("relu5", images), rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_public() -> None:

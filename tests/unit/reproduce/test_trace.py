@@ -1,5 +1,7 @@
 """The published trace of the 19 % net: what is compared with what."""
 
+import json
+
 import pytest
 
 from alexnet.errors import UserError
@@ -46,6 +48,7 @@ def test_each_file_of_the_log_is_compared_with_the_mean_over_its_images(bench, m
     assert files[2].values == {0: pytest.approx(log[2] + 0.02, abs=0.01), 1: pytest.approx(log[2] - 0.03, abs=0.01)}
     assert (test.published, test.values) == (1.538126, {0: 1.5, 1: 1.5})
     assert in_range.values == in_interval.values == {0: 17}
+    json.dumps([row.to_dict() for row in (*files, test, in_range, in_interval)])  # what a record holds
     assert (float(asked["train.epochs"]), float(asked["train.evaluate_every_epochs"])) == (3.4, 2.6)
     assert asked["data.shuffle"] == '"never"'
 
