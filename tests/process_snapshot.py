@@ -80,6 +80,7 @@ def process_snapshot() -> dict[str, Any]:
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "defaults": (torch.get_default_dtype(), torch.get_default_device()),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_anomaly_enabled()),
+        "autocast": [(torch.is_autocast_enabled(name), torch.get_autocast_dtype(name)) for name in ("cpu", "cuda")],
         "torch printing": dict(vars(torch._tensor_str.PRINT_OPTS)),
         "torch generator": torch.get_rng_state().tolist(),
         "numpy generator": repr(np.random.get_state()),

@@ -19,6 +19,7 @@ from alexnet.errors import UserError
 from alexnet.evaluation.array_inputs import Layout, ValueRange
 from alexnet.evaluation.evaluator import ensemble_probabilities, evaluation_mode
 from alexnet.evaluation.inputs import ImageInput, NamedImage, open_inputs
+from alexnet.runtime.process_settings import usual_modes
 
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
@@ -218,7 +219,7 @@ def class_probabilities(
         for size in sizes
     }
     # Not around the generator: its caller would run in these modes between two predictions.
-    with evaluation_mode(predictor.models), torch.inference_mode():
+    with usual_modes(), evaluation_mode(predictor.models), torch.inference_mode():
         mean, finite = ensemble_probabilities(
             predictor.models,
             predictor.preprocessings,

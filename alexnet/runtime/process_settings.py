@@ -31,11 +31,12 @@ Value = TypeVar("Value")
 def restored_settings() -> Iterator[None]:
     """Put back what the package changes in this process, however the block ends; also a decorator of functions.
 
-    These are: the precision of float32 (TF32 and bfloat16 products), torch's deterministic mode and number of threads,
-    cuDNN's search for the fastest algorithm, `CUBLAS_WORKSPACE_CONFIG`, the compiled kernels in use, glibc's allocator
-    and the limit of open files. Calls may be nested, and may overlap in several threads: the last one to end puts back
-    what the first one found. Signal handlers are put back by `stop_requested_by_signal`, the filter of Pillow's
-    warnings by `alexnet.data.decode`. Global random generators are not used at all.
+    The block runs in `usual_modes`. What is put back: the precision of float32 (TF32 and bfloat16 products), torch's
+    deterministic mode and number of threads, cuDNN's search for the fastest algorithm, `CUBLAS_WORKSPACE_CONFIG`, the
+    compiled kernels in use, glibc's allocator and the limit of open files. Calls may be nested, and may overlap in
+    several threads: the last one to end puts back what the first one found. Signal handlers are put back by
+    `stop_requested_by_signal`, the filter of Pillow's warnings by `alexnet.data.decode`. Global random generators are
+    not used at all.
 
     Not put back exactly:
         glibc's allocator: its parameters cannot be read. It gets those that it chooses itself once a process has freed
@@ -49,6 +50,28 @@ def restored_settings() -> Iterator[None]:
     with ExitStack() as stack:
         for setting in _SETTINGS:
             stack.enter_context(setting.restored())
+        stack.enter_context(usual_modes())
+        yield
+
+
+@contextmanager
+def usual_modes() -> Iterator[None]:
+    """Inside, torch is in the modes of a new process: it records gradients and makes float32 tensors on the CPU.
+
+    A network would not learn anything in the `torch.no_grad` of a notebook, and would learn something else in its
+    `torch.autocast`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_DEFAULT_DTYPE.restored())
+        if torch.get_default_dtype() != torch.float32:
+            torch.set_default_dtype(torch.float32)
         yield
 
 
@@ -230,6 +253,7 @@ def _write_environment(name: str, value: str | None) -> None:
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _FLOAT32 = _Setting(_read_float32, _write_float32)
+_DEFAULT_DTYPE = _Setting(torch.get_default_dtype, torch.set_default_dtype)
 _SETTINGS: tuple[_Setting[Any], ...] = (
     _FLOAT32,
     _Setting(torch.get_num_threads, torch.set_num_threads),

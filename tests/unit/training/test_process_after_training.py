@@ -107,6 +107,29 @@ def test_one_that_is_interrupted_twice(tmp_path, monkeypatch, user_settings):
     assert process_snapshot() == before
 
 
+def test_the_modes_of_the_caller_do_not_reach_into_it(tmp_path):
+    def weights(output):
+        assert train(output, "optimizer.lr=0.01").finished
+        return alexnet.load_checkpoint(output).model_state
+
+    expected = weights(tmp_path / "usual")
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    [prediction] = alexnet.predict(tmp_path / "usual", image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
+            before = process_snapshot()
+            found = weights(tmp_path / "other")
+            assert alexnet.predict(tmp_path / "usual", image) == [prediction]
+            assert process_snapshot() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    with torch.no_grad():
+        found = weights(tmp_path / "without gradients")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_one_in_a_thread(tmp_path, user_settings):
     before = process_snapshot()
     summaries = []
