@@ -9,6 +9,7 @@ import tempfile
 import types
 import zipfile
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -319,12 +320,13 @@ def test_pictures_are_what_their_files_are(tmp_path):
 
 
 def test_one_picture_given_many_times_is_read_once_at_a_time(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    Image.fromarray(np.tile(RGB, (40, 40, 1))).save(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as picture, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda image: image.read(), open_inputs([picture] * 12)))
-    assert same(found, *[decode_image(tmp_path / "a.png")] * 12)
+    large = np.random.default_rng(0).integers(0, 256, (600, 900, 3), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "a.png")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            with Image.open(tmp_path / "a.png") as picture:
+                found = list(pool.map(lambda image: image.read(), open_inputs([picture] * 8)))
+            assert same(found, *[large] * 8)
 
 
 def test_a_picture_without_pixels_or_closed_is_an_error_of_that_image(tmp_path):
