@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def recipe_names() -> list[str]:
 def read_recipe(name_or_path: str | Path) -> RecipeFile:
     """The file of a recipe, by name, by path, or of a run's folder. Raises UserError where there is none."""
     name = str(name_or_path)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     looks_like_path = isinstance(name_or_path, Path) or _looks_like_path(name)
     if not looks_like_path and name in recipe_names():
         return RecipeFile((_recipe_folder() / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}", Path())
@@ -68,7 +69,7 @@ def _read_values(file: RecipeFile, derived: Sequence[str]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"base ({file.source}) must be a recipe's name or the path of a .toml file, in quotes")
     # Resolved, so that a circle through several folders comes back to the same name.
-    path = (file.folder / Path(base).expanduser()).resolve()
+    path = (file.folder / Path(os.path.expanduser(base))).resolve()
     try:
         base_file = read_recipe(path if _looks_like_path(base) else base)
     except UserError as error:

@@ -16,11 +16,13 @@ from alexnet.evaluation.subjects import images_for, recipe_of
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.device import num_workers_of
+from alexnet.runtime.process_settings import restored_settings
 from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _CLASSES_SHOWN = 10
 
 
+@restored_settings()
 def evaluate(
     checkpoints: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     data: str | None = None,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
+from alexnet.evaluation.inputs import ImageInput, items_of
 from alexnet.exporting.accuracy import Loss
 from alexnet.exporting.formats import WEIGHTS, ExportReport, ExportSettings, Format, Weights, find_format, writer_of
 from alexnet.exporting.verification import Verification
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
+from alexnet.runtime.process_settings import restored_settings
 from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 
+@restored_settings()
 def export(
     checkpoint: str | Path | Checkpoint,
     output: str | Path,
@@ -25,7 +28,7 @@ def export(
     logits: bool = False,
     data: str | None = None,
     split: str = "val",
-    images: Sequence[str | Path] = (),
+    images: ImageInput | Iterable[ImageInput] = (),
     tolerance: float = 1e-4,
     compare: str | Path | None = None,
     runtime: str | Path | None = None,
@@ -35,8 +38,8 @@ def export(
 
     checkpoint: a file, a run's folder or a loaded one. weights: how they are stored; None for int8 in the format web
     and float32 in others. logits: a second output. data and split: where the error is measured, as in
-    `alexnet.evaluate`. images: photographs on which the file is verified, paths or folders. compare and runtime are of
-    the format web: a second checkpoint, and where ONNX Runtime Web is (a folder, or an archive of npm). Raises
+    `alexnet.evaluate`. images: photographs on which the file is verified, as for `alexnet.predict`. compare and runtime
+    are of the format web: a second checkpoint, and where ONNX Runtime Web is (a folder, or an archive of npm). Raises
     UserError for what the caller can mend, RunError when the file, once run, differs from the network by more than
     `tolerance`; then nothing is written.
     """
@@ -47,7 +50,7 @@ def export(
         logits=logits,
         data=data,
         split=split,
-        images=[Path(image) for image in images],
+        images=list(items_of(images)[0]),
         tolerance=tolerance,
         compare=None if compare is None else Path(compare),
         runtime=None if runtime is None else Path(runtime),

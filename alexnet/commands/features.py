@@ -10,6 +10,7 @@ import numpy as np
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
+from alexnet.evaluation.array_inputs import Layout, ValueRange
 from alexnet.evaluation.extraction import Extractor, make_extractor
 from alexnet.evaluation.feature_files import FeatureRows, FeatureTable, check_path, read_table, write_table
 from alexnet.evaluation.features import Precision
@@ -18,11 +19,13 @@ from alexnet.evaluation.inputs import ImageInput
 from alexnet.evaluation.subjects import data_config_of
 from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Mode, Progress
+from alexnet.runtime.process_settings import restored_settings
 
 if TYPE_CHECKING:
     from alexnet.training.checkpoint import Checkpoint
 
 
+@restored_settings()
 def features(
     checkpoint: str | Path | Checkpoint,
     images: ImageInput | Iterable[ImageInput],
@@ -34,21 +37,35 @@ def features(
     precision: Precision = "float32",
     batch_size: int = 128,
     device: str = "auto",
+    layout: Layout | None = None,
+    value_range: ValueRange | None = None,
     progress: Mode = "silent",
 ) -> FeatureTable:
-    """What a layer makes of images: one row of D numbers an image, float32 computed, with keys and classes.
+    """Return what a layer makes of images: one row of D numbers per image, computed in float32, with keys and classes.
 
-    checkpoint: a file, a run's folder or a loaded checkpoint. images: paths, folders, addresses, arrays or PIL images,
-    or a single data set (see `alexnet.evaluation.image_list.open_images`), of which `split` chooses "train", "val" or
-    "all" (the default). layer: any layer by its name, None for the one that the classifier reads (relu7); maps are
-    flattened as (channel, row, column), `about["shape"]` has their shape. views: "center", or the mean over "flip" or
-    "ten_crop". output: a .npz or .parquet file to write them to, batch by batch; the table returned is then mapped from
-    it (parquet: read). Without it everything is in memory. Images that cannot be read are left out and told on the
-    progress. Raises UserError for what the caller can mend.
+    Args:
+        checkpoint: A file, a run's folder or a loaded checkpoint.
+        images: Images as for `alexnet.predict`, or a single data set (its name or path).
+        layer: Any layer by its name; None: the one that the classifier reads (relu7). Feature maps are flattened as
+            (channel, row, column); `about["shape"]` has their shape.
+        views: "center", or the mean over "flip" or "ten_crop".
+        split: Of a data set: "train", "val" or "all"; None: all.
+        output: A .npz or .parquet file to write to, batch by batch. The table returned is then mapped from it (parquet:
+            read). None: everything is in memory.
+        precision: Of the numbers that are kept: "float32" or "float16".
+        batch_size: Images per forward pass.
+        device: "auto", "cpu", "cuda" or "mps".
+        layout: Of arrays and tensors, as for `alexnet.predict`.
+        value_range: Of arrays and tensors, as for `alexnet.predict`.
+        progress: "auto", "bars", "plain" or "silent". Images that cannot be read are left out and named there.
+
+    Raises:
+        UserError: For a bad checkpoint, layer, path or data set, for what `alexnet.predict` refuses, and where none of
+            the images can be read.
     """
     extractor = make_extractor(checkpoint, layer, views, device=device, batch_size=batch_size)
     path = None if output is None else Path(output)
-    table, _ = _extract(extractor, images, split, path, precision, progress)
+    table, _ = _extract(extractor, images, split, path, precision, progress, layout=layout, value_range=value_range)
     return table if table is not None else read_table(Path(output or ""))
 
 
@@ -59,13 +76,16 @@ def _extract(
     output: Path | None,
     precision: Precision,
     progress: Mode,
+    *,
+    layout: Layout | None = None,
+    value_range: ValueRange | None = None,
 ) -> tuple[FeatureTable | None, dict[str, Any]]:
     """The table, None where it was written to `output`, and what there is to say about it."""
     if precision not in get_args(Precision):
         raise UserError(f"the precision of features is float32 or float16, not {precision!r}")
     if output is not None:
         check_path(output)
-    images = open_images(given, data_config_of(extractor.checkpoint), split)
+    images = open_images(given, data_config_of(extractor.checkpoint), split, layout=layout, value_range=value_range)
     skipped: dict[str, str] = {}
     with Progress(progress) as display:
         for note in images.notes:

@@ -11,11 +11,13 @@ from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.errors import RunError, UserError
 from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Mode, Progress
+from alexnet.runtime.process_settings import restored_settings
 
 _FORMATS = ("jpeg", "raw")
 _SHOWN = 10
 
 
+@restored_settings()
 def prepare(
     source: str | Path,
     folder: str | Path,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import simplejpeg
@@ -26,11 +30,12 @@ _FORMATS = tuple(
     for name in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
     if name in Image.OPEN
 )
-_PILLOW = re.compile(r"PIL\.")
 _ORIENTATION = 0x0112
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a segment, or the end
 _MAX_SCANS = 100
 """Of a progressive JPEG; usual ones have ten."""
+_UNSTORED_MODES = {"RGBa": "RGBA", "La": "LA"}
+"""Of PIL images, with colours multiplied by their opacity; no file holds them."""
 _GREY_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -111,9 +116,8 @@ def _is_upright(data: bytes) -> bool:
     head = _before_scan(data)
     if b"Exif\x00\x00" not in head and b"http://ns.adobe.com/xap/" not in head:
         return True
-    _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with _silent_pillow(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return image.getexif().get(_ORIENTATION, 1) == 1
     except Exception:
         return False
@@ -138,16 +142,34 @@ def _before_scan(data: bytes) -> bytes:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(*image.size)
-            image.load()
-            return np.array(_to_rgb(_upright(_with_ink(image))))
+        with _silent_pillow(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return _pixels(image)
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to, from OSError to IndexError
-        raise UnreadableImage(_reason(error, data)) from None
+        raise UnreadableImage(_reason(error)) from None
+
+
+def decode_picture(image: Image.Image) -> np.ndarray:
+    """Return the pixels (H, W, 3) uint8 RGB of a PIL image, the same as `decode_image` reads from its file.
+
+    Raises UnreadableImage for an image that has been closed or has no pixels, and for a damaged file behind it.
+    """
+    try:
+        # Pillow reads the file behind an image when its pixels are needed, and two threads may have the same image.
+        with _silent_pillow(), _loading:
+            return _pixels(image)
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from None
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    _check_size(*image.size)
+    image.load()
+    return np.array(_to_rgb(_upright(_with_ink(image))))
 
 
 def _with_ink(image: Image.Image) -> Image.Image:
@@ -165,6 +187,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _UNSTORED_MODES:
+        image = image.convert(_UNSTORED_MODES[image.mode])
     if image.mode in _GREY_16_BIT:
         return _grey(np.asarray(image).astype(np.float64) / 257)
     if image.mode in ("I", "F"):
@@ -195,12 +219,14 @@ def _grey(values: np.ndarray) -> Image.Image:
 
 
 def _check_size(width: int, height: int) -> None:
+    if not width or not height:
+        raise UnreadableImage("it has no pixels")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise UnreadableImage(f"{width} x {height} pixels are more than the limit of {limit:,}")
 
 
-def _reason(error: Exception, data: bytes) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image in a known format"
     if isinstance(error, Image.DecompressionBombError):
@@ -211,11 +237,34 @@ def _reason(error: Exception, data: bytes) -> str:
     return re.sub(r"\s*<[^>]*0x[0-9a-f]+>", "", message)[:200]
 
 
-def _silence_pillow() -> None:
-    """Keep Pillow's warnings about a file's content from the person: what matters becomes UnreadableImage.
+_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_silence = threading.Lock()
+_loading = threading.Lock()
+_silenced: list[list[Any]] = []
+"""The lists of filters that hold _IGNORE_PILLOW now, one entry each time."""
+_num_decoding = 0
 
-    Moved to the front each time, since other code may put filters before it. `warnings.catch_warnings` would not do: it
-    is not safe in threads.
+
+@contextmanager
+def _silent_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings about a file's content from the user: what matters becomes UnreadableImage.
+
+    `warnings.catch_warnings` is not safe in threads. The filter is put in front of those that other code has added, and
+    the last thread that decodes takes it out again. It is added to the list directly: `warnings.filterwarnings` also
+    forgets which warnings were shown, so that those of the user's own code would be repeated.
     """
-    if not warnings.filters or warnings.filters[0] != ("ignore", None, Warning, _PILLOW, 0):
-        warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+    global _num_decoding
+    with _silence:
+        _num_decoding += 1
+        filters = cast("list[Any]", warnings.filters)
+        if not filters or filters[0] is not _IGNORE_PILLOW:
+            filters.insert(0, _IGNORE_PILLOW)
+            _silenced.append(filters)
+    try:
+        yield
+    finally:
+        with _silence:
+            _num_decoding -= 1
+            while _silenced and not _num_decoding:
+                with suppress(ValueError):  # other code has emptied the list
+                    _silenced.pop().remove(_IGNORE_PILLOW)

@@ -32,6 +32,7 @@ from alexnet.data.preparation import (
 from alexnet.data.prepared import DESCRIPTION, SPLITS, STATISTICS, WORK, read_description
 from alexnet.data.threads import map_blocks
 from alexnet.errors import UserError
+from alexnet.runtime.files import expanded_path
 
 DEFAULT_SIZE = 256
 _MAX_SIZE = 4096
@@ -110,7 +111,7 @@ def _check_options(request: Request) -> None:
         raise UserError(f"--size {request.image_size} must lie between 1 and {_MAX_SIZE}; ImageNet's usual one is 256.")
     if not request.source.strip():
         raise UserError("SOURCE is empty. Give a file or folder, or the name of a set that can be downloaded.")
-    path = Path(request.source).expanduser()
+    path = expanded_path(request.source)
     if path.exists():
         source, folder = path.resolve(), request.folder.resolve()
         if source == folder or source in folder.parents:
@@ -129,7 +130,7 @@ def _options(request: Request, original: Original) -> PrepareOptions:
 
 def _locate(request: Request, reporter: Reporter) -> Path:
     """The path of the source: the one that was given, or where the named data set was downloaded to."""
-    path = Path(request.source).expanduser()
+    path = expanded_path(request.source)
     if path.exists():
         return path
     download = find_download(request.source)

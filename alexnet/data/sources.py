@@ -16,6 +16,7 @@ from alexnet.data.prepared import is_prepared, open_prepared
 from alexnet.data.remote_prepared import open_remote
 from alexnet.data.splits import Source, Split, draw, fingerprint
 from alexnet.errors import UserError
+from alexnet.runtime.files import expanded_path
 
 __all__ = ["BUILT_IN", "KINDS", "Source", "Split", "is_address", "open_source", "recognize"]
 
@@ -88,14 +89,14 @@ def _open(spec: str, config: DataConfig) -> Source:
         )
     kind, separator, rest = spec.partition(":")
     if not separator or os.path.exists(spec) or len(kind) < 2 or not kind.replace("_", "").isalnum():
-        return _open_path(None, Path(spec).expanduser(), config)
+        return _open_path(None, expanded_path(spec), config)
     if kind not in KINDS:
         close = difflib.get_close_matches(kind, (*KINDS, *BUILT_IN), n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{spec}: no kind of data set is named {kind!r}; the kinds are {', '.join(KINDS)}.{meant}")
     if not rest:
         raise UserError(f"{spec}: the path is missing; give {kind}:PATH.")
-    return _open_path(kind, Path(rest).expanduser(), config)
+    return _open_path(kind, expanded_path(rest), config)
 
 
 def _open_path(kind: str | None, path: Path, config: DataConfig) -> Source:

@@ -19,7 +19,7 @@ from alexnet.doctor.images import inspect_images
 from alexnet.doctor.tree import inspect_tree
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
-from alexnet.runtime.files import read_json
+from alexnet.runtime.files import expanded_path, read_json
 
 _IMBALANCE = 10
 _NEARLY_EMPTY_SHARE = 0.1
@@ -81,10 +81,10 @@ def inspect_data(spec: str, config: DataConfig, *, full: bool) -> tuple[DataFact
 def _path_of(spec: str) -> Path | None:
     if is_address(spec) or (spec.partition(":")[0] in BUILT_IN and not Path(spec).exists()):
         return None
-    if Path(spec).expanduser().exists():
-        return Path(spec).expanduser()
+    if expanded_path(spec).exists():
+        return expanded_path(spec)
     _, separator, rest = spec.partition(":")
-    return Path(rest).expanduser() if separator and rest else None
+    return expanded_path(rest) if separator and rest else None
 
 
 def _is_folder_of_classes(spec: str, path: Path) -> bool:

@@ -20,6 +20,7 @@ from alexnet.doctor.replayed import inspect_replay
 from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.files import expanded_path
 from alexnet.training.checkpoint import Checkpoint, is_on_the_hub
 from alexnet.training.initial_weights import recipe_with_init
 
@@ -52,7 +53,7 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = (), init: str | 
             raise _nothing(name)
     both = []
     for argument in arguments:
-        path = Path(argument).expanduser()
+        path = expanded_path(argument)
         if argument in BUILT_IN and argument in recipe_names() and not path.exists():
             both.append(argument)
         elif "=" in argument and not _is_data(argument):
@@ -85,7 +86,7 @@ def sort_things(arguments: Sequence[str], data: Sequence[str] = (), init: str | 
 def _is_data(spec: str) -> bool:
     """Whether a name is that of something that may be a data set."""
     kind, _, rest = spec.partition(":")
-    is_there = Path(spec).expanduser().exists() or (kind in KINDS and bool(rest) and Path(rest).expanduser().exists())
+    is_there = expanded_path(spec).exists() or (kind in KINDS and bool(rest) and expanded_path(rest).exists())
     return is_there or kind in BUILT_IN or is_address(spec)
 
 

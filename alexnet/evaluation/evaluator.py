@@ -17,6 +17,7 @@ from alexnet.evaluation.report import EvaluationReport, Protocol, summarize
 from alexnet.evaluation.views import cut_views, view_crops, weighted_views
 from alexnet.ops.working_copy import working_copies
 from alexnet.runtime.distributed import ALONE, World
+from alexnet.runtime.process_settings import exact_float32
 
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
@@ -132,12 +133,16 @@ def _view_mean(
 
 @contextmanager
 def evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Put the models into evaluation mode, and every module of theirs back into its own mode afterwards."""
+    """Put the models into evaluation mode, and every module of theirs back into its own mode afterwards.
+
+    Inside, float32 is exact, as it is in training: what a checkpoint says of an image must not depend on the process.
+    """
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:
             model.eval()
-        yield
+        with exact_float32():
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -19,7 +19,9 @@ from alexnet.data.folders import is_class_tree
 from alexnet.data.sources import KINDS, open_source, recognize
 from alexnet.data.squares import to_square
 from alexnet.errors import UserError
-from alexnet.evaluation.inputs import ImageInput, open_inputs
+from alexnet.evaluation.array_inputs import Layout, ValueRange
+from alexnet.evaluation.inputs import ImageInput, file_of_address, items_of, open_inputs
+from alexnet.runtime.files import expanded_path
 
 SPLITS = ("train", "val", "all")
 UNKNOWN = -1
@@ -67,32 +69,45 @@ class ImageList:
 
 
 def open_images(
-    given: ImageInput | Iterable[ImageInput], config: DataConfig | None = None, split: str | None = None
+    given: ImageInput | Iterable[ImageInput],
+    config: DataConfig | None = None,
+    split: str | None = None,
+    *,
+    layout: Layout | None = None,
+    value_range: ValueRange | None = None,
 ) -> ImageList:
     """The images of a data set, or single ones.
 
     A single name, address, KIND:PATH or folder that is a data set is opened as one, see `open_source`; `config` says
     how it is split (None: as by default) and `split` which part is meant, "train", "val" or "all" (None: all). A folder
-    without classes, and everything else that `open_inputs` takes, are images of unknown class. Nothing is decoded yet.
-    Raises UserError for a data set that cannot be opened, for a split that is not there, and where there is no image.
+    without classes, and everything else that `open_inputs` takes, are images of unknown class; `layout` and
+    `value_range` are those of `open_inputs`. Files are not decoded yet. Raises UserError for a data set that cannot be
+    opened, for a split that is not there, where there is no image, and for what `open_inputs` refuses.
     """
     if split is not None and split not in SPLITS:
         raise UserError(f"the split is one of {', '.join(SPLITS)}, not {split!r}")
-    if isinstance(given, str | os.PathLike | bytes | np.ndarray) or not isinstance(given, Iterable):
-        given = [given]
-    given = list(given)
-    if len(given) == 1 and isinstance(given[0], str | os.PathLike) and _is_data_set(os.fspath(given[0])):
-        return _of_data_set(os.fspath(given[0]), config or DataConfig(), split or "all")
+    spec = _path_text(given[0] if isinstance(given, list | tuple) and len(given) == 1 else given)
+    if spec is not None and _is_data_set(spec):
+        return _of_data_set(spec, config or DataConfig(), split or "all")
     if split is not None:
         raise UserError(f"--split {split} needs a data set; single images have no split")
-    return _of_files(given)
+    return _of_inputs(given, layout, value_range)
+
+
+def _path_text(item: Any) -> str | None:
+    """The text of a path, name or address, of a file's address the path; None for other things."""
+    if isinstance(item, os.PathLike):
+        return os.fsdecode(item)
+    return (file_of_address(item) or item) if isinstance(item, str) else None
 
 
 def _is_data_set(text: str) -> bool:
-    path = Path(text).expanduser()
-    if path.is_dir():
+    if not text.strip() or "\0" in text or text.lower().startswith("data:"):
+        return False
+    path = expanded_path(text)
+    if os.path.isdir(path):
         return recognize(path) != "folder" or is_class_tree(path)
-    if path.exists():
+    if os.path.exists(path):
         return False
     # What is neither there nor named like an image is a name, an address or a mistake, which `open_source` explains.
     return text != "-" and Path(text.partition("?")[0]).suffix.lower() not in IMAGE_SUFFIXES
@@ -142,11 +157,20 @@ class _Joined(Sequence[str]):
         return self._parts[part][index - int(self._starts[part])]
 
 
-def _of_files(given: Sequence[ImageInput]) -> ImageList:
-    images = list(open_inputs(given))
-    if not images:
-        raise UserError("No image is given; give files, folders or addresses of images, or a data set.")
-    texts = [os.fspath(item) if isinstance(item, str | os.PathLike) else None for item in given]
+def _of_inputs(
+    given: ImageInput | Iterable[ImageInput], layout: Layout | None, value_range: ValueRange | None
+) -> ImageList:
+    texts: list[str | None] = []
+    items, is_one = items_of(given)
+    images = list(
+        open_inputs(
+            given if is_one or isinstance(items, Sequence) else _noting(items, texts),
+            layout=layout,
+            value_range=value_range,
+        )
+    )
+    if isinstance(items, Sequence):
+        texts = [_path_text(item) for item in items]
     lasting = all(text is not None and text != "-" for text in texts)
     return ImageList(
         keys=[image.name for image in images],
@@ -159,12 +183,19 @@ def _of_files(given: Sequence[ImageInput]) -> ImageList:
     )
 
 
+def _noting(items: Iterable[Any], texts: list[str | None]) -> Iterator[Any]:
+    """The items, which can be had only once; their texts are added to `texts`."""
+    for item in items:
+        texts.append(_path_text(item))
+        yield item
+
+
 def _absolute(text: str) -> str:
     """Paths written out, so that they are found from another folder; names and addresses as they are."""
     kind, separator, rest = text.partition(":")
     if separator and kind in KINDS and not Path(text).exists() and "://" not in text:
-        return f"{kind}:{Path(rest).expanduser().resolve()}"
-    path = Path(text).expanduser()
+        return f"{kind}:{expanded_path(rest).resolve()}"
+    path = expanded_path(text)
     return str(path.resolve()) if path.exists() else text
 
 

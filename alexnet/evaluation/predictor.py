@@ -16,8 +16,10 @@ from torch import nn
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.squares import to_square
 from alexnet.errors import UserError
+from alexnet.evaluation.array_inputs import Layout, ValueRange
 from alexnet.evaluation.evaluator import ensemble_probabilities, evaluation_mode
 from alexnet.evaluation.inputs import ImageInput, NamedImage, open_inputs
+from alexnet.runtime.process_settings import usual_modes
 
 if TYPE_CHECKING:
     from alexnet.data.preprocessing import Preprocessing
@@ -107,10 +109,49 @@ def predict(
     *,
     top: int = 5,
     views: str = "center",
+    layout: Layout | None = None,
+    value_range: ValueRange | None = None,
     stdin: BinaryIO | None = None,
 ) -> list[Prediction]:
-    """The `top` most probable classes of every input, in order; see `predict_each`."""
-    return list(predict_each(predictor, inputs, top=top, views=views, stdin=stdin))
+    """Return the `top` most probable classes of every image, in order.
+
+    Args:
+        predictor: A Predictor, a checkpoint, or the path of one.
+        inputs: One image, or a list, a tuple, a generator or another ordered collection of images. An image is one of:
+
+            - a path (str or PathLike; "~" is the user's folder); a folder stands for all image files below it;
+            - an http, https, file or data address (str);
+            - "-" for standard input, which holds an image, or a path or an address per line;
+            - the bytes of an image file (bytes, bytearray, memoryview);
+            - a file opened in binary mode, BytesIO, an upload: anything whose `read` returns bytes. It is read from its
+              beginning and stays open;
+            - a PIL image of any mode;
+            - a NumPy array, or what becomes one by `np.asarray`: (H, W), (H, W, C) or (C, H, W) with C = 1 (gray),
+              3 (RGB) or 4 (RGB and opacity, which is laid over white), or a batch (N, H, W, C) or (N, C, H, W), which
+              stands for N images. uint8 from 0 to 255, bool, or other numbers with `value_range`;
+            - a torch tensor on any device, of the same shapes and numbers.
+
+            A generator is consumed as the predictions are made, up to 32 images at a time.
+        top: Number of predictions per image.
+        views: "center", "flip" or "ten_crop"; the probabilities are averaged over the views.
+        layout: Which axis of arrays and tensors holds the channels: "HWC" or "CHW". It is needed only where the shape
+            allows both, as (3, 224, 3) does.
+        value_range: The values of black and of white in arrays and tensors, for example (0, 1). It is needed for all
+            types of numbers but uint8 and bool: the values alone do not tell.
+        stdin: What "-" reads; None: `sys.stdin`.
+
+    Returns:
+        One Prediction per image. One that is missing or damaged has an `error` and no guesses; so has an input of
+        a collection that is wrong in itself.
+
+    Raises:
+        UserError: For a bad checkpoint, `top`, `views`, `layout` or `value_range`; for what is not an image; for
+            a dict, a set, and a collection without images; and for a single input that is wrong in itself: an array
+            whose shape or numbers are not clear, a closed file or one opened as text, an empty text.
+    """
+    return list(
+        predict_each(predictor, inputs, top=top, views=views, layout=layout, value_range=value_range, stdin=stdin)
+    )
 
 
 def predict_each(
@@ -119,19 +160,16 @@ def predict_each(
     *,
     top: int = 5,
     views: str = "center",
+    layout: Layout | None = None,
+    value_range: ValueRange | None = None,
     stdin: BinaryIO | None = None,
 ) -> Iterator[Prediction]:
-    """Predictions as they are made, a batch at a time.
-
-    inputs: one or several paths, folders, URLs, "-" (standard input, or `stdin`), PIL images, uint8 arrays (H, W, 3)
-    RGB or bytes of image files. One that cannot be read becomes a Prediction with an `error`; the others go on.
-    predictor: a Predictor, a checkpoint, or the path of one. Raises UserError for a bad checkpoint, `top` or `views`.
-    """
+    """Yield what `predict` returns as it is made, a batch at a time; arguments and errors are the same."""
     if top < 1:
         raise UserError(f"top must be at least 1, not {top}.")
     if not isinstance(predictor, Predictor):
         predictor = load_predictor(predictor)
-    opened = open_inputs(inputs, stdin)
+    opened = open_inputs(inputs, stdin, layout=layout, value_range=value_range)
     with ThreadPoolExecutor(4) as pool:
         while batch := list(islice(opened, IMAGES_PER_BATCH)):
             pixels = list(pool.map(_read, batch))
@@ -181,7 +219,7 @@ def class_probabilities(
         for size in sizes
     }
     # Not around the generator: its caller would run in these modes between two predictions.
-    with evaluation_mode(predictor.models), torch.inference_mode():
+    with usual_modes(), evaluation_mode(predictor.models), torch.inference_mode():
         mean, finite = ensemble_probabilities(
             predictor.models,
             predictor.preprocessings,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from alexnet.errors import UserError
 
 if TYPE_CHECKING:
+    from alexnet.evaluation.inputs import ImageInput
     from alexnet.exporting.accuracy import Loss
     from alexnet.exporting.verification import Verification
     from alexnet.reporting.progress import Progress
@@ -94,7 +95,7 @@ class ExportSettings:
     data: str | None = None
     """The data set on which the accuracy of the file is measured."""
     split: str = "val"
-    images: Sequence[Path] = ()
+    images: Sequence[ImageInput] = ()
     """Photographs, or folders of them, on which the file is verified."""
     tolerance: float = 1e-4
     """The largest difference of a probability (and of a logit, relative to the largest) that is accepted."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.resample import to_square
 from alexnet.data.squares import ImageSet
 from alexnet.errors import RunError, UserError
-from alexnet.evaluation.inputs import open_inputs
+from alexnet.evaluation.inputs import ImageInput, open_inputs
 from alexnet.evaluation.views import cut_views, view_crops
 
 BATCH_SIZES = (1, 3, 64)
@@ -72,17 +73,16 @@ def photographs_of(images: ImageSet, name: str) -> Photographs:
     return _photographs([images.square(int(index)) for index in chosen], f"{count} images of {name}")
 
 
-def photographs_in(paths: Sequence[Path], image_size: int) -> Photographs:
-    """The first images of files and folders. Raises UserError where one is none."""
+def photographs_in(images: Sequence[ImageInput], image_size: int) -> Photographs:
+    """The first images of files, folders and what else is an image. Raises UserError where one is none."""
     squares = []
-    for image in open_inputs(paths):
-        if len(squares) == max(BATCH_SIZES):
-            break
+    for image in islice(open_inputs(images), max(BATCH_SIZES)):
         try:
             squares.append(to_square(image.read(), image_size))
         except UnreadableImage as error:
             raise UserError(f"--images: {image.name}: {error}") from None
-    return _photographs(squares, f"{len(squares)} images of {', '.join(map(str, paths))}")
+    named = [str(item) for item in images if isinstance(item, str | os.PathLike)]
+    return _photographs(squares, f"{len(squares)} images{' of ' if named else ''}{', '.join(named)}")
 
 
 def _photographs(squares: Sequence[np.ndarray], source: str) -> Photographs:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from alexnet.errors import UserError
+from alexnet.evaluation.array_inputs import Layout, ValueRange
 from alexnet.evaluation.inputs import ImageInput
 from alexnet.evaluation.predictor import Prediction, Predictor, predict
 from alexnet.hub.remote import NEEDS_HUB, PREFIX, fetch_checkpoint, fetch_weights, hub_errors
@@ -98,14 +99,20 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
         return replace(self._checkpoint, model_state=state, metrics=metrics)
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, top: int = 5, views: str = "center"
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        top: int = 5,
+        views: str = "center",
+        layout: Layout | None = None,
+        value_range: ValueRange | None = None,
     ) -> list[Prediction]:
-        """The `top` most probable classes of every image, as `alexnet.predict` gives them."""
+        """The `top` most probable classes of every image, as `alexnet.predict` takes and gives them."""
         known = self._checkpoint
         device = next(self.parameters()).device
         dtype = choose_precision(str((known.recipe.get("runtime") or {}).get("precision", "auto")), device)
         predictor = Predictor([self], [known.preprocessing], known.classes, known.class_names, device, dtype)
-        return predict(predictor, images, top=top, views=views)
+        return predict(predictor, images, top=top, views=views, layout=layout, value_range=value_range)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Upload to a repository of the Hub, which is made where it is not there; returns the commit's address.

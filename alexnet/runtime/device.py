@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
-import sys
-from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +10,7 @@ import torch
 from alexnet.config import RuntimeConfig
 from alexnet.errors import UserError
 from alexnet.ops import native
+from alexnet.runtime.process_settings import keep_freed_memory, use_exact_float32
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -70,7 +67,10 @@ def choose_execution(runtime: RuntimeConfig) -> Execution:
 
 
 def configure(runtime: RuntimeConfig) -> Execution:
-    """Apply the process-wide settings of a recipe; returns what it chooses for this machine."""
+    """Apply the process-wide settings of a recipe; returns what it chooses for this machine.
+
+    To be called inside `restored_settings`, which puts them back.
+    """
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
     if runtime.deterministic:
@@ -78,40 +78,10 @@ def configure(runtime: RuntimeConfig) -> Execution:
     # use_deterministic_algorithms does the same, and imports torch's compiler: most of a second of every start.
     torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     torch.backends.cudnn.benchmark = not runtime.deterministic
-    # float32 means float32: TF32 has the mantissa of float16.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    use_exact_float32()
     keep_freed_memory()
     native.use(runtime.kernels == "auto")
     return choose_execution(runtime)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks rather than return them to the kernel.
-
-    Every step frees and allocates the same few hundred megabytes; without this each step pays for faulting all those
-    pages in again. Elsewhere than on Linux with glibc it does nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-    except (OSError, AttributeError):  # another C library
-        return
-
-
-def return_freed_memory() -> None:
-    """Give what `keep_freed_memory` has kept back to the system, as far as nobody uses it: at the end of a run.
-
-    Without this, several trainings in one process take more and more, since blocks of one do not fit the next.
-    """
-    gc.collect()
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def has_work(device: torch.device) -> bool:

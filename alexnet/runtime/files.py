@@ -1,4 +1,4 @@
-"""Files that are never half written."""
+"""Files that are never half written, and paths as users write them."""
 
 from __future__ import annotations
 
@@ -92,3 +92,8 @@ def wait_for_lock(path: Path) -> Iterator[None]:
         with suppress(OSError):  # Some network disks have none.
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def expanded_path(text: str | os.PathLike[str]) -> Path:
+    """The path, with the user's folder in place of a "~"; `Path.expanduser` raises for a user that is not there."""
+    return Path(os.path.expanduser(text))

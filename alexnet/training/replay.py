@@ -24,6 +24,7 @@ from alexnet.reporting.metrics_log import NoLog, read_events
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.runtime.device import configure
 from alexnet.runtime.distributed import ALONE
+from alexnet.runtime.process_settings import restored_settings
 from alexnet.training.begin import last_checkpoint
 from alexnet.training.diverged_batch import load_diverged_batch
 from alexnet.training.network import begin_network
@@ -61,6 +62,7 @@ class Replay:
         return not all(math.isfinite(loss) for loss in self.losses)
 
 
+@restored_settings()
 def replay(path: Path, display: ProgressDisplay) -> Replay:
     """Repeat a run's steps from its last checkpoint to the one whose loss was not finite; the run stays as it is.
 

@@ -26,15 +26,11 @@ from alexnet.reporting.metrics_log import MetricsLog, NoLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
 from alexnet.reporting.report import save_report_images, write_report
-from alexnet.runtime.device import (
-    Execution,
-    describe_choice,
-    num_workers_of,
-    return_freed_memory,
-)
+from alexnet.runtime.device import Execution, describe_choice, num_workers_of
 from alexnet.runtime.distributed import World, join_world
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
+from alexnet.runtime.process_settings import restored_settings, return_freed_memory
 from alexnet.training.begin import begin_run, last_checkpoint
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.initial_weights import recipe_with_init
@@ -66,6 +62,7 @@ class RunSummary:
         return self.output / "checkpoints" / "best.pt"
 
 
+@restored_settings()
 def train(
     recipe: Recipe | str | Path | None = None,
     data: str = "digits",
@@ -80,8 +77,9 @@ def train(
     recipe: a Recipe, a recipe's name or file, or None for `digits` (with init, for `transfer`). data: see
     `alexnet.data.sources.open_source`. overrides: "section.key=value" texts laid over the recipe. init: a checkpoint
     to begin with; its network and the form of its images take the place of the recipe's, where no override says
-    otherwise. progress: "auto", "bars", "plain" or "silent", or a display in use. Raises UserError for what the caller
-    can mend, RunError when the run itself fails.
+    otherwise. progress: "auto", "bars", "plain" or "silent", or a display in use. What a training changes in the
+    process is put back at its end, see `restored_settings`. Raises UserError for what the caller can mend, RunError
+    when the run itself fails.
     """
     folder, note = RunFolder(Path(output)), ""
     if isinstance(recipe, Recipe):

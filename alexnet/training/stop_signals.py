@@ -40,7 +40,9 @@ def stop_requested_by_signal(request: StopRequest) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _STOPPING}
+    handlers = {number: signal.getsignal(number) for number in _STOPPING}
+    # A handler that was not installed from Python could not be put back: it stays.
+    before = {number: handler for number, handler in handlers.items() if handler is not None}
 
     def stop(number: int, frame: FrameType | None) -> None:
         if request.is_set() and number == signal.SIGINT:

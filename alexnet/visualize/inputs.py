@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.squares import to_square
 from alexnet.errors import UserError
+from alexnet.evaluation.inputs import ImageInput, read_image
 from alexnet.evaluation.views import cut_views, view_crops
 
 _LONGEST = 4
@@ -29,17 +30,19 @@ class CenterCrop(NamedTuple):
 
 
 def whole_image(
-    pixels: np.ndarray, preprocessing: Preprocessing, side: int, stride: int, device: torch.device | str = "cpu"
+    image: ImageInput, preprocessing: Preprocessing, side: int, stride: int, device: torch.device | str = "cpu"
 ) -> CenterCrop:
-    """A whole image (H, W, 3) uint8 RGB for the dense form of the network: its shorter side scaled to `side` pixels.
+    """A whole image for the dense form of the network: its shorter side scaled to `side` pixels.
 
-    Of either side as much is cut off around the middle as no window of the network's size has room for, windows being
-    `stride` pixels apart; a very long image is cut to four times its width. The mean that is subtracted is the training
-    images' mean colour, since there is no mean image of this size. Raises UserError for a side that is too short.
+    image: as for `read_image`. Of either side as much is cut off around the middle as no window of the network's size
+    has room for, windows being `stride` pixels apart; a very long image is cut to four times its width. The mean that
+    is subtracted is the training images' mean colour, since there is no mean image of this size. Raises UserError for
+    a side that is too short, and for an image that cannot be read.
     """
     crop_size = preprocessing.crop_size
     if side < crop_size:
         raise UserError(f"a side of {side} pixels is too short for a network that sees {crop_size}")
+    pixels = read_image(image)
     short = min(pixels.shape[:2])
     height, width = (max(side, round(edge * side / short)) for edge in pixels.shape[:2])
     resampling = Image.Resampling.BILINEAR if short > side else Image.Resampling.BICUBIC
@@ -55,10 +58,13 @@ def whole_image(
     return CenterCrop(scaled, by_channel.normalize(torch.from_numpy(scaled).unsqueeze(0).to(device)))
 
 
-def center_crop(pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> CenterCrop:
-    """The centre crop of an image (H, W, 3) uint8 RGB, as evaluation and prediction cut it; inputs on `device`."""
+def center_crop(image: ImageInput, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> CenterCrop:
+    """The centre crop of an image, as evaluation and prediction cut it; inputs on `device`.
+
+    image: as for `read_image`: a path, an array (H, W, 3) uint8 RGB, a PIL image and so on. Raises UserError.
+    """
     size, crop_size = preprocessing.image_size, preprocessing.crop_size
-    square = torch.from_numpy(np.ascontiguousarray(to_square(pixels, size))).unsqueeze(0)
+    square = torch.from_numpy(np.ascontiguousarray(to_square(read_image(image), size))).unsqueeze(0)
     crops, offsets, flips = cut_views(square, view_crops("center", size, crop_size), crop_size)
     inputs = preprocessing.normalize(crops.to(device), offsets.to(device), flips.to(device))
     return CenterCrop(crops[0].numpy(), inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet.data import decode
-from alexnet.data.decode import UnreadableImage, decode_image
+from alexnet.data.decode import UnreadableImage, _silent_pillow, decode_image
 
 
 def encode(image: Image.Image, format: str, **options) -> bytes:
@@ -255,6 +256,31 @@ def test_too_many_pixels_are_an_error_and_never_a_warning(monkeypatch, format, s
     assert caught == []
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert decode_image(data).shape == (48, 64, 3)
+
+
+def test_the_filters_of_warnings_stay_as_they_are(recwarn):
+    def warn():
+        warnings.warn("once", UserWarning, stacklevel=1)
+
+    warnings.simplefilter("default")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        warn()
+        assert len(list(pool.map(decode_image, [encode(Image.fromarray(RGB), "PNG")] * 40))) == 40
+        warn()  # it was shown: the user does not want to see it again
+    assert list(warnings.filters) == before
+    assert len(recwarn.list) == 1
+    # A block of the user's that begins or ends while an image is decoded takes no filter along.
+    with _silent_pillow():
+        block = warnings.catch_warnings()
+        block.__enter__()
+    block.__exit__(None, None, None)
+    assert list(warnings.filters) == before
+    with warnings.catch_warnings():
+        decoding = _silent_pillow()
+        decoding.__enter__()
+    decoding.__exit__(None, None, None)
+    assert list(warnings.filters) == before
 
 
 def test_pillows_warnings_do_not_leak_even_behind_other_filters():

@@ -14,7 +14,7 @@ from alexnet.data.decode import UnreadableImage
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import _web_opener, download, is_image_bytes, open_inputs
-from alexnet.evaluation.predictor import Predictor, load_predictor, predict, predict_each
+from alexnet.evaluation.predictor import IMAGES_PER_BATCH, Predictor, load_predictor, predict, predict_each
 from alexnet.models import create_model
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -66,8 +66,9 @@ def test_paths_arrays_pictures_and_bytes_give_names(folder):
     array = np.zeros((30, 20, 3), dtype=np.uint8)
     array[..., 1] = 255
     inputs = [str(folder / "red.png"), folder / "b/blue.png", array, picture("blue"), encoded("red", "JPEG")]
+    inputs += [io.BytesIO(encoded("blue")), torch.from_numpy(array).permute(2, 0, 1)]
     predictions = predict(color_predictor(), inputs, top=2)
-    assert best(predictions) == ["red", "blue", "green", "blue", "red"]
+    assert best(predictions) == ["red", "blue", "green", "blue", "red", "blue", "green"]
     first = predictions[0]
     assert first.input == str(folder / "red.png") and len(first.guesses) == 2
     assert first.guesses[0].class_id == "n0" and first.guesses[0].probability > 0.99
@@ -77,6 +78,34 @@ def test_paths_arrays_pictures_and_bytes_give_names(folder):
 def test_one_input_needs_no_list(folder):
     assert best(predict(color_predictor(), folder / "red.png")) == ["red"]
     assert best(predict(color_predictor(), picture("blue"))) == ["blue"]
+    assert best(predict(color_predictor(), io.BytesIO(encoded("red")))) == ["red"]
+
+
+def test_arrays_say_what_they_mean_or_are_told():
+    planes = torch.zeros(2, 3, 30, 3)
+    planes[0, 1], planes[1, 2] = 1, 1
+    for too_little in ({}, {"layout": "CHW"}, {"value_range": (0, 1)}):
+        with pytest.raises(UserError):
+            predict(color_predictor(), planes, **too_little)
+    assert best(predict(color_predictor(), planes, layout="CHW", value_range=(0, 1))) == ["green", "blue"]
+    # A mistake in a list is that image's.
+    good = np.zeros((30, 20, 3), np.uint8)
+    predictions = predict(color_predictor(), [planes[0], good + np.uint8([0, 0, 99]), good / 255])
+    assert [prediction.error is None for prediction in predictions] == [False, True, False]
+
+
+def test_a_generator_is_asked_for_a_batch_at_a_time():
+    asked = []
+
+    def pictures():
+        for number in range(100):
+            asked.append(number)
+            yield picture("red")
+
+    predictions = predict_each(color_predictor(), pictures())
+    next(predictions)
+    assert len(asked) == IMAGES_PER_BATCH
+    predictions.close()
 
 
 def test_a_folder_is_searched_in_order_for_images_only(folder):
@@ -241,8 +270,9 @@ def test_a_generator_leaves_no_mode_behind():
 def test_wrong_arguments_are_named():
     with pytest.raises(UserError, match="top must be"):
         predict(color_predictor(), picture("red"), top=0)
-    with pytest.raises(UserError, match="Cannot predict a int"):
-        predict(color_predictor(), [3])
+    for given in ([3], None, []):
+        with pytest.raises(UserError):
+            predict(color_predictor(), given)
     with pytest.raises(UserError, match="3 outputs, but 2"):
         predict(color_predictor(classes=("a", "b")), picture("red"))
     with pytest.raises(UserError, match=r"none\.pt"):

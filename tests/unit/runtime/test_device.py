@@ -15,9 +15,8 @@ from alexnet.runtime.device import (
     choose_execution,
     configure,
     describe_choice,
-    keep_freed_memory,
-    return_freed_memory,
 )
+from alexnet.runtime.process_settings import keep_freed_memory, restored_settings, return_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -45,15 +44,12 @@ def test_conv1_is_taken_by_blocks_of_pixels_on_cuda_or_on_request(monkeypatch):
 
 
 def test_kernels_can_be_left_unused():
-    before = native.AVAILABLE
-    try:
+    with restored_settings():
         configure(RuntimeConfig(device="cpu", kernels="plain"))
         assert not native.AVAILABLE
         assert "no compiled kernels" in describe_choice(Execution(CPU, torch.float32, "direct"))
         configure(RuntimeConfig(device="cpu"))
         assert (native._library is not None) == native.AVAILABLE
-    finally:
-        native.use(before)
 
 
 def test_the_choice_is_told_in_one_line():
