@@ -267,7 +267,7 @@ folder.cleanup()
 # %% [markdown]
 # ## From here
 # - `alexnet info as_run paper`: in what the program that ran differs from the text.
-# - `make demo`: all 60 million parameters at 224 pixels on handwritten digits, with a report.
+# - `make demo`: all 56.9 million parameters (ten classes) at 224 pixels on handwritten digits, with a report.
 # - [docs/reproduction.md](../docs/reproduction.md): the paper sentence by sentence;
 #   [docs/ledger.md](../docs/ledger.md): its numbers beside ours.
 # - `alexnet train folder --data photos`: your own pictures.
