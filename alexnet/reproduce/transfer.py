@@ -24,6 +24,7 @@ from alexnet.reporting.study_figures import LINES
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench, error_percent
 from alexnet.runtime.files import write_text
+from alexnet.training.checkpoint_files import checkpoint_file
 from alexnet.training.initial_weights import recipe_with_init
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _transferred(bench: Workbench, label: str, data: Path, before: Mapping[int, 
     """Every seed's error, each beginning with the network of the same seed."""
     errors = {}
     for seed, folder in before.items():
-        recipe = _with_init(bench, folder / "checkpoints" / "last.pt", [*_COMMON, *overrides, f"seed={seed}"])
+        recipe = _with_init(bench, checkpoint_file(folder), [*_COMMON, *overrides, f"seed={seed}"])
         errors[seed] = error_percent(bench.train(label, recipe, data=str(data)))
     return errors
 
