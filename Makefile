@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	@echo "==> Training the as_run network on handwritten digits into $(DEMO)"
 	$(BIN)/alexnet train digits --data digits --output $(DEMO)
 	@echo "==> Predicting a few images by name"
-	$(BIN)/alexnet predict $(DEMO)/checkpoints/best.pt $(DEMO)/examples --top 3
+	$(BIN)/alexnet predict $(DEMO) $(DEMO)/examples --top 3
 	@echo "==> Done. The report, one file that opens offline: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(INSTALLED)

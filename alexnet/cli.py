@@ -139,7 +139,7 @@ def predict(
         "  alexnet doctor folder photos optimizer.lr=0.1     a recipe, and whether it fits the data\n"
         "  alexnet doctor transfer photos --init runs/cifar  ... one that begins with a trained network\n"
         "  alexnet doctor runs/photos                        a run\n"
-        "  alexnet doctor runs/photos/checkpoints/best.pt other-photos\n\n"
+        "  alexnet doctor runs/photos/checkpoints/last.pt other-photos\n\n"
         "Exit code 0: nothing but notes; 1: problems or warnings were found."
     )
 )

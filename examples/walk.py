@@ -210,7 +210,7 @@ print(f"{run.values['top1_error']:.1%} of {run.values['num_images']} pictures wr
 # has none [6.1]. Is it so here?
 
 # %%
-checkpoint = load_checkpoint(run.best_checkpoint)
+checkpoint = load_checkpoint(run.checkpoint)
 trained = build_model(checkpoint).eval()
 show_kernels(trained.conv1.weight)
 
@@ -236,7 +236,7 @@ together = probabilities.mean(dim=0)
 print(f"truth: {CLASSES[index % 10]}; all together: {CLASSES[together.argmax()]}, {together.max():.0%}")
 
 # %%
-reports = {name: alexnet.evaluate(run.best_checkpoint, views=name) for name in ("center", "ten_crop")}
+reports = {name: alexnet.evaluate(run.checkpoint, views=name) for name in ("center", "ten_crop")}
 for name, report in reports.items():
     low, high = report.top1_interval
     print(f"{name:9} {report.top1_error:.1%} of {report.num_images} wrong (95 % interval {low:.1%} to {high:.1%})")
@@ -267,7 +267,7 @@ folder.cleanup()
 # %% [markdown]
 # ## From here
 # - `alexnet info as_run paper`: in what the program that ran differs from the text.
-# - `make demo`: all 60 million parameters at 224 pixels on handwritten digits, with a report.
+# - `make demo`: all 56.9 million parameters (ten classes) at 224 pixels on handwritten digits, with a report.
 # - [docs/reproduction.md](../docs/reproduction.md): the paper sentence by sentence;
 #   [docs/ledger.md](../docs/ledger.md): its numbers beside ours.
 # - `alexnet train folder --data photos`: your own pictures.

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.commands.output import print_json, write_json
+from alexnet.commands.output import network_facts, print_json, write_json
 from alexnet.config import EvaluateConfig
 from alexnet.errors import UserError
 from alexnet.evaluation.evaluator import evaluate as evaluate_models
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
-from alexnet.evaluation.subjects import images_for, recipe_of
-from alexnet.reporting.console import print_table
+from alexnet.evaluation.subjects import describe, images_for, recipe_of
+from alexnet.reporting.console import print_table, printable
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.device import num_workers_of
 from alexnet.runtime.process_settings import restored_settings
-from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 
 _CLASSES_SHOWN = 10
 
@@ -108,22 +108,23 @@ def evaluate_command(
     if as_json:
         print_json(record)
     else:
-        _print(report, record)
+        _print(report, record, loaded)
 
 
 def _describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "path": str(checkpoint_file(path)),
+        **network_facts(path, checkpoint),
         "model": checkpoint.architecture.name,
-        "step": checkpoint.step,
         "epoch": checkpoint.epoch,
         "seed": checkpoint.recipe.get("seed"),
     }
 
 
-def _print(report: EvaluationReport, record: dict[str, Any]) -> None:
+def _print(report: EvaluationReport, record: dict[str, Any], checkpoints: Sequence[Checkpoint]) -> None:
     networks = "one network" if report.num_models == 1 else f"an ensemble of {report.num_models} networks"
     print(f"{report.num_images} images of {record['data']} ({record['split']}), {report.views} views, {networks}")
+    for checkpoint in checkpoints:
+        print(f"Network: {printable(describe(checkpoint))}")
     for name, error, (low, high) in (
         ("top-1", report.top1_error, report.top1_interval),
         ("top-5", report.top5_error, report.top5_interval),

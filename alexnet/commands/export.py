@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import ImageInput, items_of
+from alexnet.evaluation.subjects import describe
 from alexnet.exporting.accuracy import Loss
 from alexnet.exporting.formats import WEIGHTS, ExportReport, ExportSettings, Format, Weights, find_format, writer_of
 from alexnet.exporting.verification import Verification
-from alexnet.reporting.console import print_table
+from alexnet.reporting.console import print_table, printable
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.process_settings import restored_settings
-from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_file
 
 
 @restored_settings()
@@ -62,7 +65,8 @@ def export(
             raise UserError(f"--output {output} is the checkpoint itself; give another name")
         checkpoint = load_checkpoint(checkpoint)
     with Progress(progress) as display:
-        return writer_of(chosen)(checkpoint, output, settings, display)
+        report = writer_of(chosen)(checkpoint, output, settings, display)
+    return replace(report, network=describe(checkpoint), checkpoint=checkpoint.selection)
 
 
 def _check(chosen: Format, output: Path, settings: ExportSettings) -> None:
@@ -121,6 +125,7 @@ def _print(report: ExportReport) -> None:
     print(f"{report.output}: {report.format}, weights in {report.weights}, {report.num_bytes:,} bytes")
     for note in report.notes:
         print(note)
+    print(f"Network: {printable(report.network)}")
     if report.verification is not None:
         _print_verification(report.verification)
     if report.loss is not None:

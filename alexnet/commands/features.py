@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.errors import UserError
 from alexnet.evaluation.array_inputs import Layout, ValueRange
 from alexnet.evaluation.extraction import Extractor, make_extractor
@@ -16,7 +16,7 @@ from alexnet.evaluation.feature_files import FeatureRows, FeatureTable, check_pa
 from alexnet.evaluation.features import Precision
 from alexnet.evaluation.image_list import ImageList, open_images
 from alexnet.evaluation.inputs import ImageInput
-from alexnet.evaluation.subjects import data_config_of
+from alexnet.evaluation.subjects import data_config_of, describe
 from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.process_settings import restored_settings
@@ -139,7 +139,7 @@ def features_command(
     check_path(output)
     extractor = make_extractor(checkpoint, layer, views, device=device, batch_size=batch_size)
     _, record = _extract(extractor, images, split, output, precision, "silent" if quiet else "auto")
-    record = {"output": str(output), "checkpoint": str(checkpoint), **record}
+    record = {"output": str(output), **record, **network_facts(checkpoint, extractor.checkpoint)}
     if as_json:
         print_json(record)
         return
@@ -149,5 +149,6 @@ def features_command(
         f"{printable(str(output))}: {extractor.layer} ({shape}) of {record['num_images']:,} images, {views_said}, "
         f"{precision}, {output.stat().st_size / 1e6:.1f} MB"
     )
+    print(f"Network: {printable(describe(extractor.checkpoint))}")
     if record["skipped"]:
         print(f"{len(record['skipped'])} images could not be read and are left out")

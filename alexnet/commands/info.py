@@ -7,14 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.config import MODEL_NAMES
 from alexnet.errors import UserError
 from alexnet.models import Architecture, get_architecture
 from alexnet.models.summary import LayerRow, compare, layer_table
 from alexnet.reporting.console import print_table, printable
 from alexnet.runtime.files import read_json
-from alexnet.training.checkpoint import Checkpoint, is_on_the_hub, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import is_on_the_hub
 
 
 def info_command(what: str, other: str | None, *, num_classes: int, image_size: int | None, as_json: bool) -> None:
@@ -102,7 +103,7 @@ def _share(part: int, whole: int) -> float:
 def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """What a checkpoint says about itself, and the summary of the run where a run's folder was given."""
     card: dict[str, Any] = {
-        "path": str(path),
+        **network_facts(path, checkpoint),
         "data": checkpoint.data,
         "classes": len(checkpoint.classes),
         "step": checkpoint.step if checkpoint.imported is None else None,
@@ -117,16 +118,17 @@ def _card(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         if checkpoint.imported["published"] is not None:
             card["published"] = "{name}: {reported}".format(**checkpoint.imported["published"])
     if checkpoint.metrics:
-        card["validation"] = _result(checkpoint.metrics)
+        card["validation"] = _result(checkpoint.metrics, checkpoint.selection)
     summary = path / "summary.json"
     if summary.is_file():
         card["summary"] = read_json(summary)
-        card["final"] = _result(card["summary"])
+        card["final"] = _result(card["summary"], card["summary"].get("checkpoint"))
     return card
 
 
-def _result(metrics: dict[str, Any]) -> str:
+def _result(metrics: dict[str, Any], selection: str | None) -> str:
+    which = "" if selection is None else f", {selection} weights"
     return (
         f"top-1 error {metrics['top1_error']:.2%}, top-5 {metrics['top5_error']:.2%} "
-        f"({metrics['views']}, {metrics['num_images']} images)"
+        f"({metrics['views']}, {metrics['num_images']} images{which})"
     )

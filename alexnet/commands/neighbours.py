@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.squares import to_square
 from alexnet.errors import RunError, UserError
@@ -21,7 +21,7 @@ from alexnet.evaluation.feature_files import FeatureTable, is_table, read_table,
 from alexnet.evaluation.features import network_digest
 from alexnet.evaluation.image_list import ImageList, open_images
 from alexnet.evaluation.neighbours import NeighbourIndex, Neighbours
-from alexnet.evaluation.subjects import data_config_of
+from alexnet.evaluation.subjects import data_config_of, describe
 from alexnet.reporting.console import printable
 from alexnet.reporting.panel_figures import number
 from alexnet.reporting.pictures import check_picture_path, save_picture
@@ -79,8 +79,9 @@ def neighbours_command(
             save_picture(_draw(extractor, queries, table, found, among, split), output)
         record = _record(extractor, queries, table, found, among)
     if as_json:
-        print_json({"checkpoint": str(checkpoint), "output": None if output is None else str(output), **record})
+        print_json({**network_facts(checkpoint, loaded), "output": None if output is None else str(output), **record})
     else:
+        print(f"Network: {printable(describe(loaded))}")
         _print(record, output)
     for key, reason in queries.errors.items():
         print(f"error: {printable(key)}: {printable(reason)}", file=sys.stderr)

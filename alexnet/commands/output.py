@@ -7,9 +7,13 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UserError
+from alexnet.training.checkpoint_files import checkpoint_file, is_on_the_hub
+
+if TYPE_CHECKING:
+    from alexnet.training.checkpoint import Checkpoint
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -30,6 +34,17 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         path.write_text(json_text(record) + "\n", encoding="utf-8")
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write --output {path}: {error.strerror}; give the path of a file") from None
+
+
+def network_facts(given: str | Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return which network an output is of: the file, which of its run's weights ("last", "best" or None), the step.
+
+    Args:
+        given: The checkpoint as the user named it.
+        checkpoint: What was loaded from it.
+    """
+    path = given if is_on_the_hub(given) else checkpoint_file(given)
+    return {"path": str(path), "checkpoint": checkpoint.selection, "step": checkpoint.step}
 
 
 def _plain(value: Any) -> Any:

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.evaluation.predictor import Prediction, load_predictor, predict_each
+from alexnet.evaluation.subjects import describe
 from alexnet.reporting.console import printable
+from alexnet.training.checkpoint import load_checkpoint
 
 
 def predict_command(
@@ -18,7 +20,9 @@ def predict_command(
 
     Such an image has a message on standard error (with --json, an "error" in its entry); the others go on.
     """
-    predictor = load_predictor(checkpoint, device=device)
+    loaded = load_checkpoint(checkpoint)
+    predictor = load_predictor(loaded, device=device)
+    header = f"Network: {printable(describe(loaded))}"
     predictions = []
     failed = 0
     for prediction in predict_each(predictor, images, top=top, views=views):
@@ -26,11 +30,14 @@ def predict_command(
         if prediction.error is not None:
             print(f"error: {printable(prediction.input)}: {printable(prediction.error)}", file=sys.stderr)
         elif not as_json:
+            if header:  # once, and not where no image could be read
+                print(header)
+                header = ""
             _print(prediction)
         if as_json:
             predictions.append(prediction.to_dict())
     if as_json:
-        print_json({"checkpoint": str(checkpoint), "views": views, "predictions": predictions})
+        print_json({**network_facts(checkpoint, loaded), "views": views, "predictions": predictions})
     return failed
 
 

@@ -13,10 +13,12 @@ import typer
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
+from alexnet.evaluation.subjects import describe
 from alexnet.hub.remote import check_name, require_hub, upload
 from alexnet.hub.repository import CARD, PLACEHOLDER, WEIGHTS, file_facts, read_weights
-from alexnet.reporting.console import print_table
+from alexnet.reporting.console import print_table, printable
 from alexnet.runtime.files import write_text
+from alexnet.training.checkpoint import Checkpoint
 
 
 def push_command(
@@ -52,12 +54,11 @@ def push_command(
     place = nullcontext(output) if output is not None else tempfile.TemporaryDirectory()
     with nullcontext(checkpoint) if is_written else place as folder:
         folder = Path(folder)
-        if is_written:
-            _complete(folder, repo)
-        else:
-            _write(checkpoint, folder, repo, license)
-        record: dict[str, Any] = {"files": file_facts(folder), "output": output, "repo": repo, "url": None}
+        pushed = _complete(folder, repo) if is_written else _write(checkpoint, folder, repo, license)
+        facts = {"checkpoint": pushed.selection, "step": pushed.step}
+        record: dict[str, Any] = {**facts, "files": file_facts(folder), "output": output, "repo": repo, "url": None}
         if not as_json and not quiet:
+            print(f"Network: {printable(describe(pushed))}")
             _show(record["files"])
         if repo is not None:
             _confirm(repo, private=private, yes=yes)
@@ -71,23 +72,26 @@ def push_command(
         print(f"To upload them: alexnet push {output} USER/NAME")
 
 
-def _write(checkpoint: Path, folder: Path, repo: str | None, license: str | None) -> None:
+def _write(checkpoint: Path, folder: Path, repo: str | None, license: str | None) -> Checkpoint:
+    """Write the files, and return the checkpoint that is in them."""
     from alexnet.hub.model import HubAlexNet
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output {folder} is there already; give a new folder")
     model = HubAlexNet.from_checkpoint(checkpoint)
     model.save_pretrained(folder, model_card_kwargs={"repo_id": repo, "license": license})
+    return model.checkpoint
 
 
-def _complete(folder: Path, repo: str | None) -> None:
-    """See that the files are whole, and let the card say where they will be."""
-    read_weights(folder / WEIGHTS)
+def _complete(folder: Path, repo: str | None) -> Checkpoint:
+    """See that the files are whole, let the card say where they will be, and return the checkpoint."""
+    checkpoint = read_weights(folder / WEIGHTS)
     card = folder / CARD
     if repo is not None and card.is_file():
         text = card.read_text(encoding="utf-8")
         if PLACEHOLDER in text:
             write_text(card, text.replace(PLACEHOLDER, repo))
+    return checkpoint
 
 
 def _show(files: dict[str, dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.output import print_json
-from alexnet.commands.reproduce_ledger import ledger_command
+from alexnet.commands.reproduce_ledger import ledger_command, records_command
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
@@ -59,13 +59,17 @@ def reproduce_command(
     overrides = tuple(argument for argument in arguments if "=" in argument)
     if len(names) != 1:
         raise UserError(f"one study is expected, {len(names)} were given; `alexnet reproduce list` lists them")
-    if names[0] in ("list", "ledger"):
+    if names[0] in ("list", "ledger", "records"):
         if checkpoint is not None or seeds or scale != "full" or overrides:
             raise UserError(f"`alexnet reproduce {names[0]}` trains nothing; leave out what is for a study")
         if names == ["list"]:
             list_studies(as_json=as_json)
-        else:
+        elif names == ["ledger"]:
             ledger_command(data, output, as_json=as_json)
+        elif output is not None or as_json:
+            raise UserError("`alexnet reproduce records` writes into the records; leave out --output and --json")
+        else:
+            records_command(data)
         return 0
     study = get_study(names[0])
     _check_overrides(study, overrides)

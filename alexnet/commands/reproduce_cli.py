@@ -13,6 +13,7 @@ REPRODUCE_EPILOG = (
     "Examples:\n\n\b\n"
     "  alexnet reproduce list                            every study, what it needs and costs\n"
     "  alexnet reproduce ledger                          every number of the paper beside ours, from results/\n"
+    "  alexnet reproduce records                         compute intervals and verdicts of results/ again\n"
     "  alexnet reproduce cifar-26 --data cifar-10-batches-py\n"
     "  alexnet reproduce cifar-18 --data cifar-10-batches-py --seeds 0,1,2 runtime.num_threads=1\n"
     "  alexnet reproduce figure-3 --checkpoint runs/mine\n\n"
@@ -24,7 +25,7 @@ def reproduce(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME|list|ledger|section.key=value...",
+            metavar="NAME|list|ledger|records|section.key=value...",
             help="One study, and values laid over the recipes of all its runs.",
         ),
     ],

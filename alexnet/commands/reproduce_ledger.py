@@ -1,4 +1,4 @@
-"""`alexnet reproduce ledger`: every number of the paper beside ours, from a folder of records."""
+"""`alexnet reproduce ledger` and `records`: the pages that are written from a folder of records."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from alexnet.commands.output import print_json
 from alexnet.errors import UserError
 from alexnet.reproduce.catalogue import STUDIES
 from alexnet.reproduce.ledger import read_line, read_published, write_page
+from alexnet.reproduce.record import refresh_record
 from alexnet.runtime.files import write_text
 
 
 def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> None:
     """Print the ledger as Markdown, or write it to a file; with --json the same as data."""
-    results = Path(data or "results")
-    if not results.is_dir():
-        raise UserError(f"there is no folder of records {results}; name it with --data")
-    if not any((folder / name).is_file() for folder in results.iterdir() for name in ("record.json", "README.md")):
-        raise UserError(f"{results} holds no records, which are folders with a record.json or a README.md")
+    results = _folder_of_records(data)
     if as_json:
         if output is not None:
             raise UserError("--output is for the page; with --json the numbers are printed")
@@ -32,3 +29,19 @@ def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> N
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}; give the path of a file") from None
     print(f"Ledger: {output}")
+
+
+def records_command(data: str | None) -> None:
+    """Compute the derived fields of every record of a study again, with the numbers of its README.md; print which."""
+    for file in sorted(_folder_of_records(data).glob("*/record.json")):
+        refresh_record(file.parent)
+        print(f"Record: {file.parent}")
+
+
+def _folder_of_records(data: str | None) -> Path:
+    results = Path(data or "results")
+    if not results.is_dir():
+        raise UserError(f"there is no folder of records {results}; name it with --data")
+    if not any((folder / name).is_file() for folder in results.iterdir() for name in ("record.json", "README.md")):
+        raise UserError(f"{results} holds no records, which are folders with a record.json or a README.md")
+    return results

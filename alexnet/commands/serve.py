@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet.commands.neighbours import check_same_network
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.errors import UserError
 from alexnet.evaluation.feature_files import is_table, read_table
 from alexnet.evaluation.image_list import open_images
-from alexnet.evaluation.subjects import data_config_of
+from alexnet.evaluation.subjects import data_config_of, describe
 from alexnet.evaluation.views import VIEW_NAMES
 from alexnet.reporting.console import printable
 from alexnet.serve.settings import Settings
+from alexnet.training.checkpoint_files import run_folder
 
 if TYPE_CHECKING:
     from alexnet.serve.examples import Example
@@ -42,7 +43,7 @@ def serve_command(
     """Serve until the process is told to stop. Raises UserError for what the person can mend, before it begins."""
     _check_installed()
     from alexnet.serve.examples import examples_of_run
-    from alexnet.serve.networks import load_networks, run_folder
+    from alexnet.serve.networks import load_networks
     from alexnet.serve.server import PageServer, addresses, is_for_this_machine, open_socket
     from alexnet.serve.service import Service
 
@@ -64,13 +65,14 @@ def serve_command(
 
         def announce() -> None:
             for network in networks:
-                tell(f"{network.id}: {network.title}, {network.checkpoint.architecture.name}, "
-                     f"{network.checkpoint.num_classes} classes, on {network.predictor.device}")  # fmt: skip
+                tell(f"{network.id}: {network.title}, {describe(network.checkpoint)}, on {network.predictor.device}")
             if not is_for_this_machine(host):
                 tell("Whoever can reach this machine can use the page (docs/serving.md).")
             tell(f"The page is at {'  and  '.join(urls)}   Ctrl-C ends it.")
             if as_json:
-                print_json({"url": urls[0], "urls": urls, "networks": [network.title for network in networks]})
+                facts = [network_facts(network.file, network.checkpoint) for network in networks]
+                titles = [network.title for network in networks]
+                print_json({"url": urls[0], "urls": urls, "networks": titles, "checkpoints": facts})
                 sys.stdout.flush()
             if open_page:
                 webbrowser.open(urls[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from alexnet.commands.output import print_json
+from alexnet.commands.output import network_facts, print_json
 from alexnet.errors import UserError
 from alexnet.evaluation.subjects import describe
 from alexnet.models import AlexNet
@@ -137,7 +137,7 @@ def visualize_command(
     with Progress("silent" if quiet else "auto") as display:
         drawing = kind.draw(Task(loaded, images, options, target, display))
         save_picture(drawing.figure, output)
-    record = {"what": what, "output": str(output), "checkpoint": str(checkpoint), **drawing.record}
+    record = {"what": what, "output": str(output), **network_facts(checkpoint, loaded), **drawing.record}
     if as_json:
         print_json(record)
     else:

@@ -153,7 +153,7 @@ SIGNAL = {
 }
 
 CHECKPOINT = {
-    "not-a-checkpoint": Entry(_P, "The file is no checkpoint of this package.", "Give checkpoints/best.pt of a run."),
+    "not-a-checkpoint": Entry(_P, "The file is no checkpoint of this package.", "Give a run's folder."),
     "checkpoint-damaged": Entry(
         _P, "The file is cut short or overwritten.", "Copy it again; a run keeps last.pt and best.pt."
     ),

@@ -17,14 +17,8 @@ from alexnet.doctor.data import DataFacts
 from alexnet.doctor.entry import Severity
 from alexnet.doctor.findings import Finding, capped, finding, some
 from alexnet.errors import UserError
-from alexnet.training.checkpoint import (
-    FORMAT,
-    FORMAT_VERSION,
-    Checkpoint,
-    build_model,
-    checkpoint_file,
-    load_checkpoint,
-)
+from alexnet.training.checkpoint import FORMAT, FORMAT_VERSION, Checkpoint, build_model, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_file
 
 _CHANCE_SHARE = 0.97
 _NUM_IMAGES = 64

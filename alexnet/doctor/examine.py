@@ -21,7 +21,8 @@ from alexnet.doctor.run import inspect_run, is_run
 from alexnet.errors import UserError
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.files import expanded_path
-from alexnet.training.checkpoint import Checkpoint, is_on_the_hub
+from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint_files import is_on_the_hub
 from alexnet.training.initial_weights import recipe_with_init
 
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")

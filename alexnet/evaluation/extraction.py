@@ -48,6 +48,7 @@ class Extractor(NamedTuple):
             "model": self.checkpoint.architecture.name,
             "network": network_digest(self.checkpoint),
             "step": self.checkpoint.step,
+            "checkpoint": self.checkpoint.selection,
             "layer": self.layer,
             "shape": list(self.shape),
             "views": self.views,

@@ -27,7 +27,8 @@ def describe(checkpoint: Checkpoint) -> str:
         return f"{checkpoint.architecture.name}, imported from {checkpoint.imported['file']}"
     name, step, epoch = checkpoint.architecture.name, checkpoint.step, checkpoint.epoch
     data = f"{Path(checkpoint.data).name}, {checkpoint.num_classes:,} classes"
-    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {data}"
+    which = "" if checkpoint.selection is None else f", {checkpoint.selection} weights"
+    return f"{name} after {step:,} steps ({epoch:.3g} epochs) of {data}{which}"
 
 
 def recipe_of(checkpoint: Checkpoint) -> Recipe:

@@ -41,6 +41,7 @@ def describe(checkpoint: Checkpoint, weights: Weights) -> dict[str, Any]:
         },
         "trained_on": checkpoint.data,
         "step": checkpoint.step,
+        "checkpoint": checkpoint.selection,
         "epoch": checkpoint.epoch,
         "metrics": checkpoint.metrics,
     }

@@ -122,6 +122,10 @@ class ExportReport:
     """What to do with it: lines to print at the end."""
     verification: Verification | None = None
     """What running the file gave; None for formats that are not programs."""
+    network: str = ""
+    """The network, for people; of a page with two, the first."""
+    checkpoint: str | None = None
+    """Which of its run's weights were written: "last" or "best"; None where that is not known."""
     loss: Loss | None = None
     """What the file's accuracy is beside the network's own, where a data set was given."""
     details: dict[str, Any] = field(default_factory=dict)

@@ -94,9 +94,14 @@ def _results(checkpoint: Checkpoint, result: Mapping[str, Any]) -> str:
             continue
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
         table.append(f"| {label} | {error:.2%} | {between} | {_protocol(result, checkpoint)} |")
-    which = f"Of the weights after step {checkpoint.step:,}"
-    note = "" if "checkpoint" in result else "; the best of the evaluations while it was trained, which flatters it"
-    return "\n\n".join([*lines, "\n".join(table), f"{which}{note}. One training, one seed."])
+    selection = checkpoint.selection or result.get("checkpoint")
+    which = f"{selection} weights, " if selection else "weights "
+    note = {
+        "last": "",
+        "best": "; they were chosen by their error on the validation images, which flatters it",
+    }.get(str(selection), "; whether they were chosen by their error on these images is not recorded")
+    seeds = f"Of the {which}after step {checkpoint.step:,}{note}. One training, one seed."
+    return "\n\n".join([*lines, "\n".join(table), seeds])
 
 
 def _eval_results(checkpoint: Checkpoint, result: Mapping[str, Any]) -> list[EvalResult]:

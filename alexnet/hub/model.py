@@ -58,15 +58,12 @@ class HubAlexNet(AlexNet, ModelHubMixin, library_name="alexnet", pipeline_tag="i
     def from_checkpoint(cls, path: str | Path | Checkpoint) -> HubAlexNet:
         """The network of a checkpoint file, a loaded checkpoint or a run's folder. Raises UserError.
 
-        Of a finished run these are the weights that its final evaluation is of (evaluate.checkpoint).
+        A run's folder means the weights that its final evaluation is of (`checkpoint_file`).
         """
         if isinstance(path, Checkpoint):
             return cls(path)
         file = Path(path) / "summary.json"
-        if not file.is_file():
-            return cls(load_checkpoint(path))
-        summary = read_json(file)
-        return cls(load_checkpoint(Path(path) / "checkpoints" / f"{summary['checkpoint']}.pt"), summary)
+        return cls(load_checkpoint(path), read_json(file) if file.is_file() else None)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> HubAlexNet:  # pyright: ignore[reportIncompatibleMethodOverride]

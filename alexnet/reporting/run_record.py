@@ -77,10 +77,20 @@ def read_run(folder: Path) -> RunRecord:
     record.data = read("data.json", _read_object) or {}
     record.evaluation = read("evaluation.npz", EvaluationReport.load)
     record.images = read("report_images.npz", load_report_images)
-    for name in ("checkpoints/best.pt", "checkpoints/last.pt"):
+    for file in _checkpoints(folder):
         if record.kernels is None:
-            record.kernels = read(name, _read_kernels)
+            record.kernels = read(str(file.relative_to(folder)), _read_kernels)
     return record
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The run's network first; another file of it stands in for one that is damaged."""
+    from alexnet.training.checkpoint_files import checkpoint_files
+
+    try:
+        return checkpoint_files(folder)
+    except UserError:  # there is none yet
+        return []
 
 
 def changed_settings(settings: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -157,9 +157,10 @@ def kernels(run: RunRecord) -> str:
         if banks == 2
         else ""
     )
+    which = f", {run.kernels.selection} weights" if run.kernels.selection else ""
     caption = (
-        f"The {count} kernels of {run.kernels.layer}, {height} x {width} x 3, after step {run.kernels.step:,}. Each is "
-        f"scaled by its own greatest weight, grey is zero.{towers}"
+        f"The {count} kernels of {run.kernels.layer}, {height} x {width} x 3, after step {run.kernels.step:,}{which}. "
+        f"Each is scaled by its own greatest weight, grey is zero.{towers}"
     )
     return f"<figure>{''.join(shown)}<figcaption>{text(caption)}</figcaption></figure>"
 

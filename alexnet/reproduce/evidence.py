@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
 from alexnet.reporting.metrics_log import read_events
 from alexnet.reproduce.overrides import WITHOUT_EFFECT, is_one_of, with_effect
-from alexnet.reproduce.study import Status
+from alexnet.reproduce.study import Interval, Row, Status
 from alexnet.runtime.files import read_json
 
 BEFORE_THE_END = ("train.epochs", "train.evaluate_every_epochs")
@@ -28,30 +27,43 @@ class Evidence:
 
     record: str
     """Name of its folder in results/."""
-    values: tuple[Mapping[int, float], ...]
-    """Of each quantity, seed -> value."""
-    protocols: tuple[str, ...] = ()
+    rows: tuple[Row, ...]
+    """One for each quantity; fewer where the record lacks some."""
     status: Status | None = None
-    """What the record itself says; None where it says nothing."""
-    at_least: bool = False
-    """Whether the values are lower bounds."""
+    """The least favourable status of the rows of a study; None for runs of a recipe, which have no published value."""
     precision: str = ""
     """In which the runs were computed, where they did not leave that to the recipe."""
     remark: str = ""
     """Why it does not count; empty where it does."""
 
     @property
-    def means(self) -> tuple[float, ...]:
-        return tuple(statistics.fmean(values.values()) for values in self.values)
+    def values(self) -> tuple[Mapping[int, float], ...]:
+        """Of each quantity, seed -> value."""
+        return tuple(row.values for row in self.rows)
 
     @property
-    def spreads(self) -> tuple[float, ...]:
-        """Largest minus smallest value."""
-        return tuple(max(values.values()) - min(values.values()) for values in self.values)
+    def means(self) -> tuple[float, ...]:
+        return tuple(row.mean for row in self.rows if row.mean is not None)
+
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """The 95 % interval of each quantity; empty unless all have one, over the same."""
+        found = [row.interval for row in self.rows]
+        known = [interval for interval in found if interval is not None]
+        return tuple(known) if len(known) == len(found) and len({each.over for each in known}) == 1 else ()
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.protocol for row in self.rows if row.protocol))
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the values are lower bounds."""
+        return any(row.at_least for row in self.rows)
 
     @property
     def num_seeds(self) -> int:
-        return min((len(values) for values in self.values), default=0)
+        return min((len(row.values) for row in self.rows), default=0)
 
 
 def record_names(results: Path) -> list[str]:
@@ -92,25 +104,16 @@ def study_evidence(
         if study_of(results, name) != study:
             continue
         record = _read_record(results / name / "record.json")
-        rows = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
-        protocols = tuple(dict.fromkeys(row["protocol"] for row in rows))
-        values = tuple({int(seed): value for seed, value in row["values"].items()} for row in rows)
+        saved = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
+        rows = tuple(Row.from_dict(row) for row in saved)
+        evidence = Evidence(name, rows, _worst([row.status for row in rows]), _precision(record["overrides"]))
         remark = (
-            _why_not(record, rows, quantities)
-            or _other_images(record, protocols, num_images, network)
+            _changed(record)
             or (_other_recipe(results / name, recipe) if recipe else "")
+            or _without_values(rows, quantities)
+            or _other_images(record, evidence.protocols, num_images, network)
         )
-        found.append(
-            Evidence(
-                name,
-                values,
-                protocols,
-                _worst([row["status"] for row in rows]),
-                at_least=any(row.get("at_least", False) for row in rows),
-                precision=_precision(record["overrides"]),
-                remark=remark,
-            )
-        )
+        found.append(replace(evidence, remark=remark))
     return found
 
 
@@ -151,21 +154,27 @@ def _other_images(
     return "" if named or not wanted else f"other images: {said}"
 
 
+_WORST_FIRST: tuple[Status, ...] = (
+    "contradicted", "differs", "not resolved", "measured", "sign shown", "size consistent", "matched"
+)  # fmt: skip
+
+
 def _worst(statuses: Sequence[Status]) -> Status | None:
-    order: tuple[Status, ...] = ("differs", "measured", "matched")
-    return next((status for status in order if status in statuses), None)
+    return next((status for status in _WORST_FIRST if status in statuses), None)
 
 
-def _why_not(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> str:
+def _changed(record: Mapping[str, Any]) -> str:
     if record["scale"] != "full":
         return f"{record['scale']} form"
     changes = with_effect(record["overrides"])
-    if changes:
-        return f"with {', '.join(changes)}"
-    missing = set(quantities) - {row["quantity"] for row in rows}
+    return f"with {', '.join(changes)}" if changes else ""
+
+
+def _without_values(rows: Sequence[Row], quantities: Sequence[str]) -> str:
+    missing = set(quantities) - {row.quantity for row in rows}
     if missing:
         return f"{NO_ROW}: {', '.join(sorted(missing))}"
-    return next((f"not run: {row['not_run']}" for row in rows if not row["values"]), "")
+    return next((f"not run: {row.not_run}" for row in rows if not row.values), "")
 
 
 def run_evidence(
@@ -187,15 +196,23 @@ def run_evidence(
     for name in record_names(results):
         if study_of(results, name) is not None:
             continue
-        numbers = {}
+        of_seeds: dict[int, Mapping[str, Any]] = {}
         for folder, run in _runs_of(results / name, recipe, BEFORE_THE_END if event else ()):
             values = _from_events(folder, event, step, num_images) if event else _from_summary(folder, num_images)
             if values is not None:
-                numbers[run.seed] = tuple(100 * values[key] if key.endswith("error") else values[key] for key in keys)
-        if numbers:
-            by_key = tuple({seed: row[i] for seed, row in sorted(numbers.items())} for i in range(len(keys)))
-            found.append(Evidence(name, by_key))
+                of_seeds[run.seed] = values
+        if of_seeds:
+            found.append(Evidence(name, tuple(_row_of_runs(key, of_seeds) for key in keys)))
     return found
+
+
+def _row_of_runs(key: str, of_seeds: Mapping[int, Mapping[str, Any]]) -> Row:
+    """One value of each run; errors become percent."""
+    is_error = key.endswith("error")
+    values = {seed: run[key] * (100 if is_error else 1) for seed, run in sorted(of_seeds.items())}
+    # Only evaluations say of how many images they are; an error while training is of a network that changes.
+    num_images = next(iter(of_seeds.values())).get("num_images") if is_error else None
+    return Row(key, "%" if is_error else "", "", values, num_images=num_images)
 
 
 def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[tuple[Path, Recipe]]:

@@ -78,8 +78,7 @@ def protocol_of(run: RunRecord, views: str | None = None) -> str:
 
 def evaluate_together(bench: Workbench, runs: Sequence[RunRecord], views: str | None = None) -> EvaluationReport:
     """The mean probabilities of the runs' networks on their validation images (paper 4.1; None: the recipe's views)."""
-    files = [run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt" for run in runs]
-    checkpoints = [load_checkpoint(file) for file in files]
+    checkpoints = [load_checkpoint(run.folder) for run in runs]
     recipe = recipe_of(checkpoints[0])
     predictor = load_predictor(checkpoints, device=recipe.runtime.device)
     return evaluate(

@@ -117,8 +117,11 @@ def _rows(bench: Workbench, way: Way, of_seeds: dict[int, Result], num_val: int)
         errors = {seed: result.error for seed, result in finished.items() if result.error is not None}
         rows += [
             Row(f"{way.name}: last loss", "nats", f"mean of the last {WINDOW} of {steps} training batches", losses),
-            Row(f"{way.name}: error", "%", f"{num_val:,} validation images, centre crop, {after}", errors),
-        ]
+            Row(
+                f"{way.name}: error", "%", f"{num_val:,} validation images, centre crop, {after}", errors,
+                num_images=num_val,
+            ),
+        ]  # fmt: skip
     return rows
 
 

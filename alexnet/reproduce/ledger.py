@@ -17,8 +17,9 @@ from typing import Any
 
 from alexnet.reproduce.calculations import calculate
 from alexnet.reproduce.evidence import Evidence, record_names, run_evidence, study_evidence, study_of
+from alexnet.reproduce.record import interval_text
 from alexnet.reproduce.record import number as readable
-from alexnet.reproduce.study import Study
+from alexnet.reproduce.study import Status, Study, describe_status
 
 _NOTHING = "-"
 _PUBLISHED = {"paper": "paper", "log": "2012 log", "caffe": "Caffe", "torchvision": "torchvision"}
@@ -73,7 +74,7 @@ class Line:
 
     number: Number
     ours: str
-    """Value, seeds and spread; "-" where there is nothing."""
+    """Value, seeds and 95 % interval; "-" where there is nothing."""
     status: str
     evidence: Sequence[Evidence] = field(default_factory=tuple)
     """All records about it, oldest first."""
@@ -118,7 +119,7 @@ def _calculated(number: Number) -> Line:
 
 def _evidence(number: Number, results: Path) -> list[Evidence]:
     found = []
-    if number.recipe:
+    if number.recipe and number.keys:
         found += run_evidence(
             results, number.recipe, number.keys, num_images=number.num_images, event=number.event, step=number.step
         )
@@ -131,17 +132,20 @@ def _evidence(number: Number, results: Path) -> list[Evidence]:
 
 def _value(evidence: Evidence, unit: str) -> str:
     means = " / ".join(readable(value, unit) for value in evidence.means)
-    spreads = " / ".join(readable(value, unit) for value in evidence.spreads)
-    # How far bounds lie apart says nothing of what they bound.
-    spread = "" if evidence.at_least else f", spread {spreads}"
-    seeds = f"{evidence.num_seeds} seeds{spread}" if evidence.num_seeds > 1 else "1 seed"
+    seeds = f"{evidence.num_seeds} seeds" if evidence.num_seeds > 1 else "1 seed"
+    if evidence.intervals:
+        between = " / ".join(interval_text(interval, unit) for interval in evidence.intervals)
+        seeds += f"; 95 % interval over {evidence.intervals[0].over}: {between}"
     more = "more than " if evidence.at_least else ""
     return f"{more}{means} {unit}".rstrip() + f" ({seeds})"
 
 
 def _status(number: Number, evidence: Evidence) -> str:
-    if evidence.status is not None:
-        return evidence.status
+    status: Status = evidence.status or _status_of_runs(number, evidence)
+    return describe_status(status, evidence.num_seeds)
+
+
+def _status_of_runs(number: Number, evidence: Evidence) -> Status:
     published = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", number.published)]
     if number.tolerance is None or len(published) < len(evidence.means):
         return "measured"
@@ -163,15 +167,21 @@ from the package's own layers and recipes, and is "-" where there is neither. A 
 
 | status | |
 |---|---|
-| matched | within the tolerance that was stated before the run, or equal where it is calculated |
+| matched | the mean is within the tolerance that was stated before the run, or equal where it is calculated |
 | differs | not so |
-| measured | there is a record; nothing was published, or nobody has said what counts as the same |
+| size consistent | a difference: its 95 % interval over seeds excludes 0 and contains the published value |
+| sign shown | a difference: its interval lies on the published side of 0, without the published value in it |
+| contradicted | a difference: its interval lies on the other side of 0 |
+| not resolved | a difference: its interval contains 0, or there is one seed |
+| measured | there is a record; nothing comparable was published, or no tolerance was stated |
 | not run | no record that counts; what is missing is named |
+
+A verdict that rests on one seed says so. An interval over seeds is Student's t-interval of the mean, and is about other
+seeds on the same images. An interval over images is Wilson's of one network's error, and is about other images.
 
 Of several records the newest counts. A record of a study's small form, of changed recipes or of other images is named,
 and does not count. "2012 log" is the log in the comments of the 2012 source; for CIFAR-10 it is what the author wrote
-beside his files. A spread is the largest value minus the smallest. A table leaves out the columns that it has no number
-for.
+beside his files. A table leaves out the columns that it has no number for.
 """
 
 

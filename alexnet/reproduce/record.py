@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.reproduce.study import Outcome, Row, Study
+from alexnet.errors import UserError
+from alexnet.reproduce.study import Interval, Outcome, Row, Study, describe_status
 from alexnet.reproduce.workbench import Workbench
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
@@ -55,7 +58,7 @@ def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, 
     if kept.is_dir():
         shutil.rmtree(kept)  # of an earlier call, perhaps with other seeds
     write_text(kept / "record.json", json.dumps(record, indent=1) + "\n")
-    write_text(kept / "README.md", readme(record, outcome))
+    write_text(kept / "README.md", readme(record))
     for name in outcome.figures:
         for file in (bench.folder / name, (bench.folder / name).with_suffix(".svg")):
             if file.is_file():
@@ -69,19 +72,25 @@ def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, 
     return record
 
 
-TABLE_HEAD = ("quantity", "published", "ours", "spread", "seeds", "status")
+TABLE_HEAD = ("quantity", "published", "ours", "95 % interval", "seeds", "status")
 
 
 def table_cells(row: Row) -> tuple[str, ...]:
     """A row as people read it, in the order of TABLE_HEAD."""
+    interval = row.interval
     return (
         row.quantity,
         _with_unit(row.published, row.unit),
         _more(row) + _with_unit(row.mean, row.unit),
-        "-" if row.spread is None or row.at_least or len(row.values) < 2 else number(row.spread, row.unit),
+        "-" if interval is None else f"{interval_text(interval, row.unit)}, over {interval.over}",
         str(len(row.values)) if row.values else "-",
-        row.status,
+        describe_status(row.status, len(row.values)),
     )
+
+
+def interval_text(interval: Interval, unit: str = "") -> str:
+    """The two ends of an interval with "to" between."""
+    return f"{number(interval.low, unit)} to {number(interval.high, unit)}"
 
 
 def number(value: float, unit: str = "") -> str:
@@ -99,25 +108,44 @@ def _more(row: Row) -> str:
     return "more than " if row.at_least else ""
 
 
-def readme(record: dict[str, Any], outcome: Outcome) -> str:
+def readme(record: dict[str, Any]) -> str:
     """The record for people, in Markdown."""
-    table = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
-    table += ["| " + " | ".join(table_cells(row)) + " |" for row in outcome.rows]
     environment = record["environment"]
     gpus = ", ".join(environment["devices"]) or "no GPU"
     machine = f"{environment['cores']} cores, {environment['processor']}, {gpus}"
     paragraphs = [
         f"# {record['title']}",
         f"Where it is from: {record['section']}.",
-        "\n".join(table),
-        "\n".join(_explain(row) for row in outcome.rows),
-        *(f"![{Path(name).stem}]({name})" for name in outcome.figures),
-        *outcome.notes,
+        numbers_text([Row.from_dict(row) for row in record["rows"]]),
+        *(f"![{Path(name).stem}]({name})" for name in record["figures"]),
+        *record["notes"],
         f"    {environment['command']}",
         f"Data {Path(record['data']).name}, scale {record['scale']}; torch {environment['versions']['torch']}, "
         f"{machine}. `runs/` holds each training's recipe, log, summary and environment.",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+_INTERVALS = {
+    "seeds": "An interval over seeds is Student's t-interval of the mean; it covers other seeds on the same images.",
+    "images": "An interval over images is Wilson's of one network's error; it covers other images, not other seeds.",
+}
+_DIFFERENCES = (
+    'A difference is judged by its interval over seeds: "not resolved" where the interval contains 0 or there is one '
+    'seed; where it excludes 0, "size consistent" with the published value in it, "sign shown" on the published side '
+    'of 0, "contradicted" on the other side, and "measured" without a comparable published value.'
+)
+
+
+def numbers_text(rows: Sequence[Row]) -> str:
+    """The table of a record's rows, how to read it, and the protocol and the values of each row, in Markdown."""
+    table = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
+    table += ["| " + " | ".join(table_cells(row)) + " |" for row in rows]
+    sampled = {row.interval.over for row in rows if row.interval is not None}
+    legend = [text for over, text in _INTERVALS.items() if over in sampled]
+    legend += [_DIFFERENCES] if any(row.is_difference for row in rows) else []
+    paragraphs = ["\n".join(table), " ".join(legend), "\n".join(_explain(row) for row in rows)]
+    return "\n\n".join(text for text in paragraphs if text)
 
 
 def _explain(row: Row) -> str:
@@ -126,3 +154,21 @@ def _explain(row: Row) -> str:
     source = f" Published: {row.published_source}." if row.published_source else ""
     within = f" Counts as matched within {number(row.tolerance, row.unit)}." if row.tolerance is not None else ""
     return f"- **{row.quantity}**: {row.protocol}. {each}.{source}{within}"
+
+
+def refresh_record(folder: Path) -> None:
+    """Compute the derived fields of a record again from its values, and write its numbers into its README.md again.
+
+    What else stands in the README.md stays. Raises UserError where there is no record, or no table of one.
+    """
+    file, page = folder / "record.json", folder / "README.md"
+    record = read_json(file, "restore it from where it was kept")
+    rows = [Row.from_dict(row) for row in record["rows"]]
+    record["rows"] = [row.to_dict() for row in rows]
+    text = page.read_text(encoding="utf-8") if page.is_file() else readme(record)
+    numbers = re.compile(rf"^\| {TABLE_HEAD[0]} \|.*^- \*\*[^\n]*$", re.MULTILINE | re.DOTALL)
+    text, count = numbers.subn(lambda _: numbers_text(rows), text)
+    if count != 1:
+        raise UserError(f"{page} has no table of the record's numbers; delete it, and it is written again as a whole.")
+    write_text(file, json.dumps(record, indent=1) + "\n")
+    write_text(page, text)

@@ -55,6 +55,7 @@ def _one_network(
             value,
             source,
             tolerance,
+            num_images=first.summary["num_images"],
         )
         for k, value in zip((1, 5), published, strict=True)
     ]
@@ -86,6 +87,7 @@ def _center_crop(
             None if published is None else published[position],
             source,
             tolerance,
+            num_images=first.summary["num_images"],
         )
         for position, (k, values) in enumerate(errors.items())
     ]
@@ -109,15 +111,20 @@ def _ensemble(bench: Workbench, runs: dict[int, RunRecord]) -> tuple[list[Row], 
         reason = "an ensemble takes several networks: --seeds 0,1,2,3,4"
         return _quoted("5 networks", *published, VAL_2012.name, "paper, Table 2", reason), []
     report = evaluate_together(bench, list(runs.values()))
-    protocol = f"{protocol_of(next(iter(runs.values())))}; mean probabilities of seeds {', '.join(map(str, runs))}"
+    first = next(iter(runs.values()))
+    num_images = first.summary["num_images"]
+    protocol = f"{protocol_of(first)}; mean probabilities of seeds {', '.join(map(str, runs))}"
     is_five = len(runs) == 5
     rows = [
-        Row(f"top-{k} error, {len(runs)} networks", "%", protocol, {0: 100 * error}, value if is_five else None, source)
+        Row(
+            f"top-{k} error, {len(runs)} networks", "%", protocol, {0: 100 * error}, value if is_five else None, source,
+            num_images=num_images,
+        )
         for k, error, value, source in (
             (1, report.top1_error, published[0], "paper, Table 2" if is_five else ""),
             (5, report.top5_error, published[1], "paper, Table 2" if is_five else ""),
         )
-    ]
+    ]  # fmt: skip
     # Which five these were is told by the dates of the log only (paper.md 5.1).
     note = (
         "The paper's five CNNs were different networks (probably configs 120, 131, 135, 137 and 145 of the 2012 code); "

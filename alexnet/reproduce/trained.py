@@ -23,8 +23,7 @@ def networks(bench: Workbench, model: str = "as_run") -> Iterator[tuple[int, Che
         return
     name, *overrides = (FULL_RECIPE,) if bench.scale == "full" else SMALL_RECIPE
     for seed, run in over_seeds(bench, model, name, [f"model.name={model}", *overrides]).items():
-        # The weights that the recipe's own final evaluation is of.
-        yield seed, load_checkpoint(run.folder / "checkpoints" / f"{run.summary['checkpoint']}.pt")
+        yield seed, load_checkpoint(run.folder)
 
 
 def images_for(bench: Workbench, checkpoint: Checkpoint, split: str) -> ImageSet:

@@ -12,7 +12,7 @@ Setting = TypeVar("Setting")
 
 
 class Curve(NamedTuple):
-    """The error of the training images over the epochs, each value over the batches since the one before."""
+    """The error of the training images over the epochs, each value a mean over the batches since the one before."""
 
     epochs: list[float]
     errors: list[float]
@@ -23,6 +23,44 @@ def training_curve(run: RunRecord) -> Curve:
     """The training error of a run at each of its evaluations."""
     events = [event for event in run.events_of("evaluation") if "train_top1_error" in event]
     return Curve([event["epoch"] for event in events], [event["train_top1_error"] for event in events])
+
+
+def at_the_middle(curve: Curve) -> Curve:
+    """Return the curve with each value at the middle of the batches that it is a mean over.
+
+    The network changes while the mean is taken: a mean over the epoch that ends at e is about the network of e - 0.5.
+    """
+    before = [0.0, *curve.epochs[:-1]]
+    return Curve([(start + end) / 2 for start, end in zip(before, curve.epochs, strict=True)], curve.errors)
+
+
+class Stretch(NamedTuple):
+    """The training images between two evaluations, as the network saw them."""
+
+    loss: float
+    """Mean, nats."""
+    error: float
+    """Top-1, a fraction."""
+    first_step: int
+    last_step: int
+
+
+def stretch_before(run: RunRecord, epoch: float) -> Stretch | None:
+    """Return the means over the steps that end with the first evaluation at or after `epoch`; None without one."""
+    evaluations = run.events_of("evaluation")
+    place = next((i for i, event in enumerate(evaluations) if event["epoch"] >= epoch - 1e-9), None)
+    if place is None:
+        return None
+    start = evaluations[place - 1]["step"] if place else 0
+    end = evaluations[place]["step"]
+    # An evaluation always ends a line of the log, so that the lines between two of them are about their steps alone.
+    lines, before = [], start
+    for event in run.events_of("step"):
+        if start < event["step"] <= end:
+            lines.append((event["step"] - before, event["loss"], event["top1_error"]))
+            before = event["step"]
+    loss, error = (sum(line[0] * line[i] for line in lines) / (end - start) for i in (1, 2))
+    return Stretch(loss, error, start + 1, end)
 
 
 def epochs_to(curve: Curve, target: float) -> float | None:

@@ -24,6 +24,7 @@ from alexnet.reporting.study_figures import LINES
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench, error_percent
 from alexnet.runtime.files import write_text
+from alexnet.training.checkpoint_files import checkpoint_file
 from alexnet.training.initial_weights import recipe_with_init
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _transferred(bench: Workbench, label: str, data: Path, before: Mapping[int, 
     """Every seed's error, each beginning with the network of the same seed."""
     errors = {}
     for seed, folder in before.items():
-        recipe = _with_init(bench, folder / "checkpoints" / "last.pt", [*_COMMON, *overrides, f"seed={seed}"])
+        recipe = _with_init(bench, checkpoint_file(folder), [*_COMMON, *overrides, f"seed={seed}"])
         errors[seed] = error_percent(bench.train(label, recipe, data=str(data)))
     return errors
 
@@ -175,9 +176,13 @@ def _rows(errors: Mapping[int, Mapping[str, Errors]], sets: _Sets, num_val: int)
     for count, ways in errors.items():
         of_classes = f"{num_val:,} images of {len(sets.classes[1])} classes, centre crop, last weights"
         protocol = f"{of_classes}; {count} training images a class"
-        rows += [Row(f"error, {count} images a class, {way}", "%", protocol, values) for way, values in ways.items()]
+        rows += [
+            Row(f"error, {count} images a class, {way}", "%", protocol, values, num_images=num_val)
+            for way, values in ways.items()
+        ]
         gain = {seed: ways[SCRATCH][seed] - ways[TRANSFERRED][seed] for seed in ways[SCRATCH]}
-        rows.append(Row(f"what transfer takes off, {count} images a class", "points", f"{protocol}; by seed", gain))
+        what = f"what transfer takes off, {count} images a class"
+        rows.append(Row(what, "points", f"{protocol}; by seed", gain, is_difference=True))
     return tuple(rows)
 
 
@@ -194,14 +199,13 @@ def _notes(bench: Workbench, sets: _Sets, rates: Mapping[int, float]) -> tuple[s
 
 
 def _draw(errors: Mapping[int, Mapping[str, Errors]]) -> Figure:
-    figure, axes = new_panel("error on new classes, %", DEFAULT_COLORS, size=(5.2, 3.6))
+    figure, axes = new_panel("error on new classes, %; a dot is one seed", DEFAULT_COLORS, size=(5.2, 3.6))
     counts = list(errors)
     for way, (color, stroke, marker) in zip((SCRATCH, TRANSFERRED, LAST_LAYER), LINES, strict=False):
         values = [np.array(list(errors[count][way].values())) for count in counts]
-        means = [value.mean() for value in values]
-        spread = np.array([[m - v.min() for m, v in zip(means, values, strict=True)],
-                           [v.max() - m for m, v in zip(means, values, strict=True)]])  # fmt: skip
-        axes.errorbar(counts, means, spread, color=color, linestyle=stroke, marker=marker, capsize=3, label=way)
+        axes.plot(counts, [value.mean() for value in values], color=color, linestyle=stroke, marker=marker, label=way)
+        for count, of_seeds in zip(counts, values, strict=True):  # bars would look like intervals
+            axes.plot([count] * len(of_seeds), of_seeds, color=color, linestyle="", marker=".", markersize=3)
     axes.set_xscale("log")
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()

@@ -59,6 +59,9 @@ class NetworkCard(BaseModel):
     data: str = Field(description="Name of the data set that it was trained on.")
     step: int
     epoch: float
+    checkpoint: Literal["last", "best"] | None = Field(
+        description='Which of its run\'s weights: the last ones, or those with the lowest validation error ("best").'
+    )
     results: Results
     classes: list[Class]
     layers: list[Layer]

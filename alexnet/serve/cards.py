@@ -61,6 +61,7 @@ def network_card(network: Network) -> answers.NetworkCard:
         data=checkpoint.data.rstrip("/").rpartition("/")[2],
         step=checkpoint.step,
         epoch=checkpoint.epoch,
+        checkpoint=checkpoint.selection,
         results=answers.Results(**results_of(checkpoint)),
         classes=[
             answers.Class(id=identifier, name=name)

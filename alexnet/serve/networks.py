@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from alexnet.evaluation.predictor import Predictor, class_probabilities, load_pr
 from alexnet.models import AlexNet
 from alexnet.models.architecture import LayerShapes, layer_shapes
 from alexnet.ops.working_copy import working_copies
-from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_file, run_folder
 from alexnet.visualize import center_crop, grad_cam, kernel_banks, last_maps, layer_activations
 
 
@@ -144,7 +145,8 @@ def load_networks(paths: Sequence[Path], *, device: str, views: str = "center") 
 
     Raises UserError for what is no checkpoint, and RunError for a network whose outputs are not finite.
     """
-    loaded = [(checkpoint_file(path), load_checkpoint(path)) for path in paths]
+    # Without what resuming needs, which is as large as the weights.
+    loaded = [(checkpoint_file(path), replace(load_checkpoint(path), training_state=None)) for path in paths]
     titles = titles_of([file for file, _ in loaded])
     networks = [
         Network(identifier, title, file, checkpoint, load_predictor(checkpoint, device=device), views)
@@ -164,12 +166,6 @@ def titles_of(files: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]
-
-
-def run_folder(file: Path) -> Path | None:
-    """The folder of the run that a checkpoint file belongs to, None where it lies by itself."""
-    folder = file.resolve().parent
-    return folder.parent if folder.name == "checkpoints" else None
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:

@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, Architecture
 from alexnet.runtime.files import write_atomically
+from alexnet.training.checkpoint_files import FOLDER, Selection, checkpoint_file, selection_of
 
 FORMAT = "alexnet-checkpoint"
 FORMAT_VERSION = 1
@@ -53,6 +54,8 @@ class Checkpoint:
     training_state: dict[str, Any] | None
     """What resuming needs beyond the step; None in checkpoints that are only for use."""
     environment: dict[str, Any]
+    selection: Selection | None = None
+    """Which of its run's weights these are; None for weights of another program, and where it is not known."""
 
     @property
     def imported(self) -> dict[str, Any] | None:
@@ -74,6 +77,8 @@ class Checkpoint:
         for name, names in (("classes", self.classes), ("class_names", self.class_names)):
             if len(names) != self.num_classes or not all(isinstance(item, str) for item in names):
                 raise ValueError(f"{name} are not {self.num_classes:,} names")
+        if self.selection not in (None, *get_args(Selection)):
+            raise ValueError(f"selection is {self.selection!r}")
         if not all(isinstance(tensor, torch.Tensor) for tensor in self.model_state.values()):
             raise ValueError("its weights are not all tensors")
         imported = {"file": "", "names": {}, "notes": [], **(self.environment.get("imported") or {})}
@@ -152,7 +157,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = checkpoint_file(path)
     if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}. A run keeps its own under checkpoints/best.pt.")
+        raise UserError(f"There is no checkpoint {path}. Give a run's folder, or a file in its {FOLDER}/.")
     if path.suffix == ".safetensors":
         from alexnet.hub.repository import read_weights
 
@@ -185,6 +190,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(
             f"{path} has checkpoint format {version}; this version of alexnet reads format {FORMAT_VERSION}."
         )
+    # Files of earlier versions do not say it; their names do.
+    contents = {"selection": selection_of(path), **contents}
     try:
         return _from_contents(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -220,30 +227,6 @@ def _read(file: BinaryIO) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the file's format; what is wrong with it is said in our own words
         return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def checkpoint_file(path: str | Path) -> Path:
-    """The file that a checkpoint's name means: itself, the best of a run's folder, or model.safetensors of a folder.
-
-    hf:USER/NAME[@REVISION] is a repository of the Hugging Face Hub, whose file is fetched. Raises UserError.
-    """
-    if is_on_the_hub(path):
-        from alexnet.hub.remote import fetch_checkpoint
-
-        return fetch_checkpoint(str(path))
-    folder = Path(path)
-    if not folder.is_dir():
-        return folder
-    for name in ("checkpoints/best.pt", "checkpoints/last.pt", "model.safetensors"):
-        candidate = folder / name
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{folder} is a folder without checkpoints/best.pt; give a checkpoint file or a run's folder.")
-
-
-def is_on_the_hub(path: str | Path) -> bool:
-    """Whether a checkpoint's name is that of a repository of the Hugging Face Hub."""
-    return str(path).startswith("hf:")
 
 
 def _from_contents(contents: dict[str, Any]) -> Checkpoint:

@@ -21,7 +21,8 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, Difference, compare
 from alexnet.models.architecture import Architecture, Dropout, Linear
-from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_files
 
 _SHOWN = 4
 _FROM_MODEL = ("dropout", "input_scale", "activation", "pooling", "without")
@@ -57,12 +58,7 @@ def open_initial_weights(config: ModelConfig) -> InitialWeights:
     """
     assert config.init is not None
     try:
-        path = checkpoint_file(config.init)
-        if not path.is_file():
-            if config.init == "CHECKPOINT":  # what the recipe `transfer` has in place of a name
-                raise UserError("The recipe begins with a trained network; name one with --init.")
-            raise UserError(f"There is no file {path}.")
-        digest = _sha256(path)
+        path, digest = _file_and_digest(config.init, config.init_sha256)
         if config.init_sha256 not in (None, digest):
             raise UserError(
                 f"{path} has other contents than when it was first used (SHA-256 {digest}, not {config.init_sha256}). "
@@ -74,6 +70,20 @@ def open_initial_weights(config: ModelConfig) -> InitialWeights:
             f"model.init = {config.init}: {str(error).rstrip('.')}. It names a trained network to begin with, a "
             "checkpoint or a run's folder: --init CHECKPOINT."
         ) from None
+
+
+def _file_and_digest(name: str, wanted: str | None) -> tuple[Path, str]:
+    """The file of a checkpoint's name and its SHA-256; of a run's two files the one that has the wanted SHA-256.
+
+    A run whose model.init is a run's folder may have begun with the best weights, which earlier versions took.
+    """
+    files = checkpoint_files(name)
+    if not files[0].is_file():
+        if name == "CHECKPOINT":  # what the recipe `transfer` has in place of a name
+            raise UserError("The recipe begins with a trained network; name one with --init.")
+        raise UserError(f"There is no file {files[0]}.")
+    found = [(file, _sha256(file)) for file in (files if wanted is not None else files[:1])]
+    return next((item for item in found if item[1] == wanted), found[0])
 
 
 def _sha256(path: Path) -> str:
@@ -284,7 +294,8 @@ def dropout_difference(checkpoint: Checkpoint, model: AlexNet) -> str | None:
 def describe_start(initial: InitialWeights, layers: Copied, frozen: Sequence[str], num_classes: int) -> str:
     """One line: where the weights are from, which layers were copied, which are new, which are frozen."""
     checkpoint = initial.checkpoint
-    origin = f"step {checkpoint.step:,} of {Path(checkpoint.data).name}"
+    of_run = "" if checkpoint.selection is None else f"{checkpoint.selection} weights, "
+    origin = f"{of_run}step {checkpoint.step:,} of {Path(checkpoint.data).name}"
     if checkpoint.imported is not None:
         origin = f"imported from {checkpoint.imported['file']}"
     parts = [f"{', '.join(layers.copied)} copied"] if layers.copied else []
@@ -309,6 +320,7 @@ def record_of(initial: InitialWeights, layers: Copied, frozen: Sequence[str]) ->
         "model": checkpoint.architecture.name,
         "data": checkpoint.data,
         "step": checkpoint.step,
+        "checkpoint": checkpoint.selection,
         "copied": list(layers.copied),
         "new": list(layers.new),
         "frozen": list(frozen),

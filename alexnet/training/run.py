@@ -33,6 +33,7 @@ from alexnet.runtime.files import read_json, write_text
 from alexnet.runtime.process_settings import restored_settings, return_freed_memory
 from alexnet.training.begin import begin_run, last_checkpoint
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_file
 from alexnet.training.initial_weights import recipe_with_init
 from alexnet.training.network import BegunNetwork
 from alexnet.training.parallelism import rows_to_read
@@ -57,8 +58,13 @@ class RunSummary:
     """The number of that signal, in the process that got it."""
 
     @property
+    def checkpoint(self) -> Path:
+        """The weights that the final evaluation is of, as `values["checkpoint"]` says: "last" or "best"."""
+        return checkpoint_file(self.output)
+
+    @property
     def best_checkpoint(self) -> Path:
-        """The weights with the lowest validation error."""
+        """The weights with the lowest validation error, which therefore flatters them."""
         return self.output / "checkpoints" / "best.pt"
 
 

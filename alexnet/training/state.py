@@ -16,7 +16,10 @@ class TrainingState:
     step: int = 0
     """Updates done."""
     best_error: float = math.inf
+    best_loss: float = math.inf
+    """Nats, of the evaluation whose weights are kept as the best ones: of those with the lowest error the lowest."""
     evaluations_since_best: int = 0
+    """Since the error was last lowered."""
     plateau: PlateauRule = field(default_factory=PlateauRule)
     last_evaluation: dict[str, Any] = field(default_factory=dict)
     wrong_since_evaluation: int = 0
@@ -29,11 +32,31 @@ class TrainingState:
     data_wait_seconds: float = 0.0
     """Of which the step waited for its images."""
 
+    def observe(self, error: float, loss: float) -> bool:
+        """Take in an evaluation, and return whether its weights are the best so far.
+
+        The lower error is better; of equal errors, which few validation images give often, the lower loss. A lower loss
+        alone does not count as progress for early stopping, which is about the error.
+
+        Args:
+            error: Top-1 error of the validation images, a fraction.
+            loss: Their mean loss, nats.
+        """
+        is_lower = error < self.best_error
+        is_best = (error, loss) < (self.best_error, self.best_loss)
+        if is_best:
+            self.best_error, self.best_loss = error, loss
+        self.evaluations_since_best = 0 if is_lower else self.evaluations_since_best + 1
+        return is_best
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for the checkpoint."""
         return {**vars(self), "plateau": self.plateau.to_dict()}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> TrainingState:
-        """The state that `to_dict` has written."""
-        return cls(**{**saved, "plateau": PlateauRule(**saved["plateau"])})
+        """The state that `to_dict` has written.
+
+        States of earlier versions do not have the loss of the best weights; against nan no tie of the error wins.
+        """
+        return cls(**{"best_loss": math.nan, **saved, "plateau": PlateauRule(**saved["plateau"])})

@@ -35,6 +35,7 @@ from alexnet.runtime.randomness import draw_dropout_masks
 from alexnet.training.agreement import Agreement
 from alexnet.training.averaging import WeightAverage
 from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.checkpoint_files import Selection
 from alexnet.training.checkpoint_writer import CheckpointWriter
 from alexnet.training.data_wait import DataWait, reading_advice
 from alexnet.training.diverged_batch import save_diverged_batch
@@ -294,11 +295,9 @@ class Trainer:
             self.log.write("diverged", step=self.state.step, epoch=self.epoch, lr=self._learning_rate())
             raise
         error = report.top1_error
-        is_best = error < self.state.best_error
+        is_best = self.state.observe(error, report.loss)
         self.state.train_error = self.state.wrong_since_evaluation / max(self.state.images_since_evaluation, 1)
         self.state.wrong_since_evaluation = self.state.images_since_evaluation = 0
-        self.state.best_error = min(error, self.state.best_error)
-        self.state.evaluations_since_best = 0 if is_best else self.state.evaluations_since_best + 1
         dropped = self.state.plateau.observe(error, self.recipe.schedule)
         self.state.last_evaluation = {
             "split": "val",
@@ -326,7 +325,7 @@ class Trainer:
                 f"The validation error has stopped improving: learning rate drop {self.state.plateau.drops}."
             )
         if is_best and self.world.is_main:
-            self.writer.write(self.folder.best_checkpoint, self._checkpoint())
+            self.writer.write(self.folder.best_checkpoint, self._checkpoint("best"))
         reason = self._reason_to_stop_early()
         if reason is not None:
             self.display.message(f"{reason}: stopping early.")
@@ -359,9 +358,9 @@ class Trainer:
         }
         if self.world.is_main:
             keep = self.recipe.train.keep_checkpoints
-            self.writer.write(self.folder.last_checkpoint, self._checkpoint(training_state), keep=keep)
+            self.writer.write(self.folder.last_checkpoint, self._checkpoint("last", training_state), keep=keep)
 
-    def _checkpoint(self, training_state: dict[str, Any] | None = None) -> Checkpoint:
+    def _checkpoint(self, selection: Selection, training_state: dict[str, Any] | None = None) -> Checkpoint:
         return Checkpoint(
             **self.description,
             step=self.state.step,
@@ -369,6 +368,7 @@ class Trainer:
             metrics=self.state.last_evaluation,
             model_state=(self.model if self.average is None else self.average.model).state_dict(),
             training_state=training_state,
+            selection=selection,
         )
 
     def use_weights(self, state: Mapping[str, Tensor]) -> None:

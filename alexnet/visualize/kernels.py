@@ -27,6 +27,8 @@ class Kernels:
     weights: np.ndarray
     banks: int
     step: int
+    selection: str | None = None
+    """Which of its run's weights they are, as `Checkpoint.selection`."""
 
 
 def first_kernels(checkpoint: Checkpoint) -> Kernels | None:
@@ -34,7 +36,8 @@ def first_kernels(checkpoint: Checkpoint) -> Kernels | None:
     weights = _rgb_weights(checkpoint.model_state, checkpoint.preprocessing.channel_order)
     if weights is None:
         return None
-    return Kernels(LAYER, weights, _num_banks(checkpoint.architecture), checkpoint.step)
+    banks = _num_banks(checkpoint.architecture)
+    return Kernels(LAYER, weights, banks, checkpoint.step, checkpoint.selection)
 
 
 def kernel_banks(model: AlexNet) -> list[np.ndarray]:

@@ -54,6 +54,7 @@ def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
         "class_names": list(checkpoint.class_names),
         "preprocessing": preprocessing,
         **{name: getattr(checkpoint, name) for name in _AS_THEY_ARE},
+        "selection": checkpoint.selection,
     }
     # "format" is what other readers look for.
     header = {"format": "pt", _HEADER: json.dumps(description)}
@@ -103,6 +104,7 @@ def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> C
         model_state=tensors,
         training_state=None,
         **{name: description[name] for name in _AS_THEY_ARE},
+        selection=description.get("selection"),
     )
     checkpoint.check()
     return checkpoint

@@ -215,8 +215,9 @@ def test_evaluate_states_its_protocol(alexnet, run, tmp_path):
     assert json.loads(file.read_text()) == record
     assert (record["views"], record["split"], record["data"]) == ("flip", "val", "shapes:32")
     (checkpoint,) = record["checkpoints"]
-    assert (checkpoint["path"], checkpoint["model"], checkpoint["seed"]) == (
-        str(run / "checkpoints" / "best.pt"),
+    assert (checkpoint["path"], checkpoint["checkpoint"], checkpoint["model"], checkpoint["seed"]) == (
+        str(run / "checkpoints" / "last.pt"),
+        "last",
         "cifar_quick",
         0,
     )
@@ -227,7 +228,7 @@ def test_evaluate_states_its_protocol(alexnet, run, tmp_path):
 
 def test_evaluate_agrees_with_the_end_of_the_training(alexnet, run):
     summary = json.loads((run / "summary.json").read_text())
-    outcome = alexnet("evaluate", run / "checkpoints" / "last.pt", "--json", "--quiet")
+    outcome = alexnet("evaluate", run, "--json", "--quiet")
     record = json.loads(outcome.out)
     for key in ("top1_error", "top5_error", "num_images", "views"):
         assert record[key] == summary[key]
@@ -273,8 +274,8 @@ def test_predict_names_what_is_in_images(alexnet, run, image):
     outcome = alexnet("predict", run / "checkpoints" / "best.pt", image, "--top", "3")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[0] == str(image) and len(lines) == 4
-    assert all("%" in line for line in lines[1:])
+    assert lines[0].endswith(", best weights") and lines[1] == str(image) and len(lines) == 5
+    assert all("%" in line for line in lines[2:])
 
 
 def test_predict_goes_on_after_an_image_that_cannot_be_read(alexnet, run, image, tmp_path):

@@ -54,18 +54,27 @@ def test_the_python_example_uses_what_there_is():
 
 
 def test_the_variants_table_is_complete_and_its_counts_are_right():
-    rows = re.findall(r"^\| (`[^|]*) \|[^|]*\| ([\d, /]+) \|", README, re.MULTILINE)
-    counts = {}
-    for names, numbers in rows:
+    rows = re.findall(r"^\| (`[^|]*) \|[^|]*\| ([\d, /]+?)(?: \((\d+) classes\))? \|", README, re.MULTILINE)
+    counts, num_classes = {}, {}
+    for names, numbers, stated in rows:
         found = [int(number.replace(",", "")) for number in numbers.split("/")]
         listed = re.findall(r"`(\w+)`", names)
         counts.update(zip(listed, found if len(found) == len(listed) else found * len(listed), strict=True))
+        num_classes.update(dict.fromkeys(listed, int(stated or 1000)))
     assert set(counts) == set(ARCHITECTURES)
     for name, count in counts.items():
         architecture = get_architecture(name)
         with torch.device("meta"):
-            model = AlexNet(architecture, 10 if name.startswith("cifar") else 1000)
+            model = AlexNet(architecture, num_classes[name])
         assert sum(parameter.numel() for parameter in model.parameters()) == count, name
+
+
+def test_the_demo_trains_as_many_parameters_as_it_says():
+    (count,) = re.findall(r"make demo .*\(([\d,]+) parameters with ten classes\)", README)
+    with torch.device("meta"):
+        model = AlexNet(get_architecture("as_run"), 10)
+    assert load_recipe("digits").model.name == "as_run"
+    assert sum(parameter.numel() for parameter in model.parameters()) == int(count.replace(",", ""))
 
 
 def test_the_files_it_points_to_exist():
@@ -101,6 +110,11 @@ def test_a_measured_number_is_in_its_record(what, result, record):
         scale = 10**decimals
         # A cut-off number is right too: 76.5 % is "76 %".
         assert any(round(each, decimals) == value or int(each * scale) / scale == value for each in recorded), value
+
+
+@pytest.mark.parametrize("result", [result for _, result, _ in MEASURED if "% error" in result or "top-1" in result])
+def test_an_error_has_an_interval_that_says_over_what(result):
+    assert re.search(r"\([\d.]+ to [\d.]+( and [\d.]+ to [\d.]+)?, over (images|seeds)\)", result)
 
 
 def test_everything_measured_names_a_record():

@@ -31,10 +31,11 @@ from alexnet.runtime.files import write_text
 from alexnet.serve import answers, cards
 from alexnet.serve.encoding import png_of
 from alexnet.serve.examples import Example, examples_of_run
-from alexnet.serve.networks import Network, run_folder, titles_of
+from alexnet.serve.networks import Network, titles_of
 from alexnet.serve.policy import content_security_policy
 from alexnet.serve.settings import Settings
-from alexnet.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from alexnet.training.checkpoint import Checkpoint, load_checkpoint
+from alexnet.training.checkpoint_files import checkpoint_file, run_folder
 
 MAX_FILE_BYTES = 100_000_000
 """Of an image: nothing is sent anywhere, but the browser holds it in memory."""

@@ -96,10 +96,11 @@ export function showFacts(networks) {
   byId("facts").replaceChildren(
     ...networks.map((network) => {
       const { results } = network;
+      const which = network.checkpoint === null ? "" : `, ${network.checkpoint} weights`;
       const error =
         results.top1_error === null
           ? null
-          : `${percent(results.top1_error)} (${results.views}, ${count(results.num_images)} images)`;
+          : `${percent(results.top1_error)} (${results.views}, ${count(results.num_images)} images${which})`;
       const facts = [
         ["Architecture", network.architecture],
         ["Parameters", count(network.num_parameters)],

@@ -187,7 +187,14 @@ def test_the_card_has_the_results_with_their_protocol(tmp_path):
 def test_the_results_of_other_weights_are_not_claimed(tmp_path):
     card = card_of(make_checkpoint(step=60), tmp_path, SUMMARY)
     assert "| top-1 | 25.00% |  | 80 validation images of photos, centre crop |" in card.text
-    assert "the best of the evaluations while it was trained" in card.text
+    assert "Of the weights after step 60; whether they were chosen by their error" in card.text
+
+
+@pytest.mark.parametrize(("selection", "flatters"), [("last", False), ("best", True)])
+def test_the_card_says_which_weights_the_results_are_of(tmp_path, selection, flatters):
+    card = card_of(make_checkpoint(step=60, selection=selection), tmp_path, SUMMARY)
+    assert f"Of the {selection} weights, after step 60" in card.text
+    assert ("which flatters it" in card.text) == flatters
 
 
 def test_without_a_result_or_a_licence_the_card_says_so(tmp_path):

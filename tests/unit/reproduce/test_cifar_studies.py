@@ -1,12 +1,11 @@
 """The studies of CIFAR-10 done from beginning to end, on a few drawn images: what is trained, and what is reported."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.models import create_model
 from alexnet.reporting.progress import Progress
+from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce import figure_1, lrn_cifar, precision
 from alexnet.reproduce.catalogue import get_study
 from alexnet.reproduce.record import table_cells
@@ -43,7 +42,8 @@ def test_figure_1_sweeps_then_trains_every_seed(bench, monkeypatch):
     outcome = figure_1.run(bench)
     quantities = [row.quantity for row in outcome.rows]
     assert [name.rpartition(" ")[2] for name in quantities[:3]] == ["relu", "tanh", "silu"]
-    assert quantities[3:] == ["tanh's epochs over ReLU's"] and set(outcome.rows[3].values) == {0, 1}
+    assert quantities[3:] == ["tanh's epochs over ReLU's", "tanh's epochs over ReLU's, errors at mid-epoch"]
+    assert "seed 0, which chose the rates, is one of the seeds" in outcome.rows[3].protocol
     relu, tanh = outcome.rows[0].values, outcome.rows[1].values
     assert outcome.rows[3].values == {seed: tanh[seed] / relu[seed] for seed in (0, 1)}
     assert (bench.folder / outcome.figures[0]).is_file()
@@ -55,7 +55,8 @@ def test_figure_1_gives_a_bound_where_a_unit_never_arrives(tmp_path, monkeypatch
         figure_1, "_train", lambda bench, unit, rate, seed: (flat if unit == "tanh" else falling, 50_000)
     )
     outcome = figure_1.run(Workbench(tmp_path, "", (0, 1), (), "full", Progress("silent")))
-    relu, tanh, _, ratio = outcome.rows
+    relu, tanh, _, ratio, at_middle = outcome.rows
+    assert at_middle.at_least and at_middle.values[0] == pytest.approx(59.5 / (relu.values[0] - 0.5))
     assert (relu.at_least, tanh.at_least, ratio.at_least) == (False, True, True)
     assert tanh.values == {0: 60, 1: 60} and ratio.values[0] == pytest.approx(60 / relu.values[0])
     assert "of the 50,000 training images" in ratio.protocol
@@ -95,7 +96,9 @@ def test_a_changed_recipe_is_not_held_against_the_published_error(tmp_path, monk
         "data": "c",
     }
     data = {"kind": "cifar10"}
-    monkeypatch.setattr(Workbench, "train", lambda bench, label, recipe: SimpleNamespace(summary=summary, data=data))
+    monkeypatch.setattr(
+        Workbench, "train", lambda bench, label, recipe: RunRecord(tmp_path, summary=summary, data=data)
+    )
     bench = Workbench(tmp_path, "", (0,), overrides, "full", Progress("silent"))
     assert get_study("cifar-13").run(bench).rows[0].status == status
     data["kind"] = "folder"

@@ -135,8 +135,10 @@ def write_record(results, name, rows, *, study="a-study", scale="full", override
     (folder / "record.json").write_text(json.dumps(record))
 
 
-def a_row(quantity, values, status="matched"):
-    return {"quantity": quantity, "unit": "%", "protocol": "10 images", "values": values, "status": status}
+def a_row(quantity, values, published=None, tolerance=None):
+    """As the record of an earlier version has it; what its status says does not count."""
+    return {"quantity": quantity, "unit": "%", "protocol": "10 images", "values": values, "published": published,
+            "tolerance": tolerance, "status": "matched"}  # fmt: skip
 
 
 def write_run(folder, recipe, *, seed, error, num_images=10_000, overrides=()):
@@ -153,11 +155,11 @@ def test_without_records_only_what_is_calculated_has_a_value(tmp_path):
 
 
 def test_of_several_records_the_newest_counts_and_all_are_named(tmp_path):
-    write_record(tmp_path, "2030-01-02_b", [a_row("error", {"0": 25.0, "1": 27.0}, "differs")])
+    write_record(tmp_path, "2030-01-02_b", [a_row("error", {"0": 27.5, "1": 28.5}, 26.0, 1.5)])
     write_record(tmp_path, "2030-01-01_a", [a_row("error", {"0": 26.0})])
     write_record(tmp_path, "2030-01-03_c", [a_row("error", {"0": 1.0})], study="another")
     line = read_line(a_number(study="a-study", quantities=["error"], unit="%", paper="26"), tmp_path)
-    assert (line.ours, line.status) == ("26.00 % (2 seeds, spread 2.00)", "differs")
+    assert (line.ours, line.status) == ("28.00 % (2 seeds; 95 % interval over seeds: 21.65 to 34.35)", "differs")
     assert [item.record for item in line.evidence] == ["2030-01-01_a", "2030-01-02_b"]
 
 
@@ -172,7 +174,7 @@ def test_a_small_form_and_changed_recipes_do_not_count(tmp_path):
 
 def test_a_record_of_other_images_or_of_nothing_does_not_count(tmp_path):
     write_record(tmp_path, "2030-01-01_a", [a_row("error", {"0": 26.0})])
-    nothing = {**a_row("error", {}, "not run"), "not_run": "its labels are not public"}
+    nothing = {**a_row("error", {}), "not_run": "its labels are not public"}
     write_record(tmp_path, "2030-01-02_b", [nothing])
     of_ten, of_all = (study_evidence(tmp_path, "a-study", ["error"], number) for number in ([10], [1, 100]))
     assert [item.remark for item in of_ten] == ["", "not run: its labels are not public"]
@@ -213,11 +215,26 @@ def test_bounds_and_the_precision_are_told(tmp_path):
 
 
 def test_two_quantities_make_a_pair_and_the_worse_status_counts(tmp_path):
-    rows = [a_row("top-1", {"0": 40.0}, "matched"), a_row("top-5", {"0": 18.0}, "differs")]
+    rows = [a_row("top-1", {"0": 40.0}, 40.0, 0.5), a_row("top-5", {"0": 18.0}, 19.0, 0.5)]
     write_record(tmp_path, "2030-01-01_a", rows)
     number = a_number(study="a-study", quantities=["top-1", "top-5"], unit="%", paper="40 / 19")
     line = read_line(number, tmp_path)
-    assert (line.ours, line.status) == ("40.00 / 18.00 % (1 seed)", "differs")
+    assert (line.ours, line.status) == ("40.00 / 18.00 % (1 seed)", "differs, one seed")
+
+
+def test_a_difference_in_the_ledger_is_what_its_interval_shows(tmp_path):
+    row = {**a_row("gain", {"0": 0.53, "1": 0.03, "2": -0.26}, 0.4, 0.5), "unit": "points"}
+    write_record(tmp_path, "2030-01-01_a", [row])
+    line = read_line(a_number(study="a-study", quantities=["gain"], unit="points", paper="0.4"), tmp_path)
+    assert line.status == "not resolved"
+    assert line.ours == "0.100 points (3 seeds; 95 % interval over seeds: -0.893 to 1.09)"
+
+
+def test_a_missing_row_of_a_changed_recipe_is_told_by_the_recipe(tmp_path):
+    write_record(tmp_path, "2030-01-01_a", [a_row("error", {"0": 12.5})])
+    write_run(tmp_path / "2030-01-01_a" / "runs", "cifar-13pct", seed=0, error=0.1, overrides=["train.epochs=1"])
+    (found,) = study_evidence(tmp_path, "a-study", ["error", "training"], [10], recipe="cifar-13pct")
+    assert found.remark == "a changed recipe: train.epochs"
 
 
 def test_a_record_without_the_row_does_not_count(tmp_path):
@@ -243,7 +260,8 @@ def test_runs_of_a_recipe_count_by_what_their_recipe_was(tmp_path):
     (found,) = run_evidence(tmp_path, "cifar-quick", ["top1_error"], num_images=[10_000])
     assert found.record == "2030-01-01_a" and found.values == ({0: 25.0, 1: 26.0},)
     number = a_number(recipe="cifar-quick", keys=["top1_error"], num_images=[10_000], log="26", tolerance=0.6)
-    assert read_line(number, tmp_path).status == "matched"
+    line = read_line(number, tmp_path)
+    assert line.status == "matched" and line.ours == "25.50 (2 seeds; 95 % interval over seeds: 19.15 to 31.85)"
     narrow = a_number(recipe="cifar-quick", keys=["top1_error"], num_images=[10_000], log="26", tolerance=0.4)
     assert read_line(narrow, tmp_path).status == "differs"
 

@@ -60,14 +60,6 @@ def test_a_loaded_model_is_an_ordinary_module_in_evaluation_mode(checkpoint, tmp
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_runs_folder_stands_for_its_best_checkpoint(checkpoint, tmp_path):
-    save_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt", checkpoint)
-    assert load_checkpoint(tmp_path / "run").step == 7
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"without checkpoints/best\.pt"):
-        load_checkpoint(tmp_path / "empty")
-
-
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not really a zip", os.urandom(5000)])
 def test_another_file_is_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "a.pt").write_bytes(content)

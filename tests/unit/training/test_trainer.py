@@ -97,12 +97,31 @@ def test_one_step_may_be_longer_than_the_data(run, tmp_path):
 def test_the_best_checkpoint_is_of_the_lowest_error(run, tmp_path):
     run(tmp_path / "run", "train.evaluate_every_epochs=0.25", "train.epochs=4", "optimizer.lr=0.003")
     evaluations = events(tmp_path / "run", "evaluation")
-    lowest = min(event["top1_error"] for event in evaluations)
-    first_lowest = next(event["step"] for event in evaluations if event["top1_error"] == lowest)
+    lowest = min(evaluations, key=lambda event: (event["top1_error"], event["loss"]))
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
-    assert best["step"] == first_lowest and best["metrics"]["top1_error"] == lowest
-    assert best["training_state"] is None
-    assert [event["step"] for event in evaluations if event["is_best"]][-1] == first_lowest
+    assert best["step"] == lowest["step"] and best["metrics"]["top1_error"] == lowest["top1_error"]
+    assert best["training_state"] is None and best["selection"] == "best"
+    assert [event["step"] for event in evaluations if event["is_best"]][-1] == lowest["step"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert last["selection"] == "last" and last["step"] == evaluations[-1]["step"]
+
+
+def test_of_equal_errors_the_weights_with_the_lower_loss_are_kept(run, tmp_path, monkeypatch):
+    history = iter([(0.3, 1.57), (0.3, 1.02), (0.3, 1.3), (0.4, 0.1)])
+    measured = trainer_module.Trainer.evaluate
+
+    def evaluate_by_history(trainer, views, title):
+        report = measured(trainer, views, title)
+        if title != "Validation":
+            return report
+        error, loss = next(history)
+        return replace(report, top1_error=error, loss=loss)
+
+    monkeypatch.setattr(trainer_module.Trainer, "evaluate", evaluate_by_history)
+    run(tmp_path / "run", "train.evaluate_every_epochs=0.5")
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
+    assert (best["step"], best["metrics"]["loss"]) == (4, 1.02)
+    assert [event["is_best"] for event in events(tmp_path / "run", "evaluation")] == [True, True, False, False]
 
 
 def test_a_run_without_progress_stops_early_and_stays_stopped(run, tmp_path):
