@@ -16,7 +16,7 @@ from alexnet.reproduce.training_error import training_curve
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted((ROOT / "results").glob("*/record.json"))
 ROWS = [(file.parent, row) for file in FILES for row in json.loads(file.read_text())["rows"]]
-STUDENT_T = {2: 12.7062047364, 3: 4.3026527299}
+STUDENT_T = {2: 12.7062047364, 3: 4.3026527299, 4: 3.1824463053, 5: 2.7764451052, 6: 2.5705818366, 10: 2.2621571628}
 """Number of seeds -> the 97.5 % quantile, from a printed table."""
 Z = 1.959963984540054
 
