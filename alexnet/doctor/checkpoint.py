@@ -119,8 +119,12 @@ def _result(name: str, checkpoint: Checkpoint) -> list[Finding]:
     is_untrained = checkpoint.step == 0 and checkpoint.imported is None
     if is_untrained or (error is not None and error >= _CHANCE_SHARE * chance):
         was = "" if error is None else f"; its validation error was {error:.1%}, guessing gives {chance:.1%}"
-        return [finding("untrained", name, f"Step {checkpoint.step}{was}.")]
+        return [finding("untrained", name, f"Step {checkpoint.step}{_which(checkpoint)}{was}.")]
     return []
+
+
+def _which(checkpoint: Checkpoint) -> str:
+    return "" if checkpoint.selection is None else f", {checkpoint.selection} weights"
 
 
 def inspect_checkpoint_fit(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Finding]:
@@ -187,8 +191,8 @@ def _try(name: str, checkpoint: Checkpoint, facts: DataFacts) -> list[Finding]:
     deviation = float(np.sqrt(max(error * (1 - error), 0.01) / len(guesses)))
     if measured > error + max(_WORSE_ERROR, _WORSE_DEVIATIONS * deviation):
         what = (
-            f"On {len(guesses)} validation images of {facts.spec} the error is {measured:.0%} (centre crop); the "
-            f"checkpoint records {error:.1%}."
+            f"On {len(guesses)} validation images of {facts.spec} the error is {measured:.0%} (centre crop"
+            f"{_which(checkpoint)}); the checkpoint records {error:.1%}."
         )
         findings.append(finding("worse-than-recorded", name, what))
     return findings
