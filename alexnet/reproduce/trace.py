@@ -119,7 +119,15 @@ def _draw(rows: list[Row]) -> Figure:
     for seed in rows[0].values:
         label = f"our {len(rows[0].values)} seeds" if seed == next(iter(rows[0].values)) else None
         axes.plot(places, [row.values[seed] for row in rows], color=DEFAULT_COLORS.first, linewidth=1, label=label)
-    axes.plot(places, list(LOGGED.values()), color=DEFAULT_COLORS.second, marker="o", markersize=4, linewidth=0, label="2011 log")
+    axes.plot(
+        places,
+        list(LOGGED.values()),
+        color=DEFAULT_COLORS.second,
+        marker="o",
+        markersize=4,
+        linewidth=0,
+        label="2011 log",
+    )
     axes.set_xticks(list(places)[::2], list(LOGGED)[::2])
     axes.set_xlabel("epoch.file")
     axes.legend(frameon=False, fontsize=9)
