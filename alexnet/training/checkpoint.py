@@ -15,7 +15,7 @@ import torch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, Architecture
-from alexnet.runtime.files import write_atomically
+from alexnet.runtime.files import expanded_path, write_atomically
 
 FORMAT = "alexnet-checkpoint"
 FORMAT_VERSION = 1
@@ -231,7 +231,7 @@ def checkpoint_file(path: str | Path) -> Path:
         from alexnet.hub.remote import fetch_checkpoint
 
         return fetch_checkpoint(str(path))
-    folder = Path(path)
+    folder = expanded_path(path)
     if not folder.is_dir():
         return folder
     for name in ("checkpoints/best.pt", "checkpoints/last.pt", "model.safetensors"):
