@@ -1,4 +1,4 @@
-"""Images for prediction from wherever a person has them: files, folders, URLs, standard input, arrays."""
+"""Images from wherever the user has them: files, folders, addresses, standard input, uploads, PIL images, arrays."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _PORTABLE_MAP = re.compile(rb"P[1-6]\s(?:#[^\n]*\n)*\s*\d+\s+\d+\s")  # PBM, PGM
 
 @runtime_checkable
 class SupportsRead(Protocol):
-    """An open file: of the disk, of memory, or as a web framework gives an upload."""
+    """An open file: on disk, in memory, or the upload of a web framework."""
 
     def read(self) -> Any:
-        """The rest of the file."""
+        """Return the rest of the file."""
         ...
 
 
@@ -52,7 +52,7 @@ ImageInput = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor | SupportsRead
 )
 _IMAGES = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, torch.Tensor, SupportsRead)
-"""Arrays apart, of NumPy and of other libraries."""
+"""The types of a single image, except for arrays: `_is_array` tells those."""
 _GIVE = (
     "give a path or an address, the bytes of an image file or a file opened with mode 'rb', a PIL image, a NumPy array "
     "or a torch tensor, or a list of these"
@@ -66,7 +66,7 @@ class NamedImage:
     name: str
     read: Callable[[], np.ndarray]
     mistake: str | None = None
-    """Why it cannot be read, where the call is wrong and not the image: nothing was looked at then."""
+    """Why it cannot be read, if the call is wrong and not the image. None: the image may be fine."""
 
 
 def open_inputs(
@@ -126,8 +126,10 @@ def items_of(inputs: Any) -> tuple[Iterable[Any], bool]:
 
     Raises UserError for what is neither an image nor an ordered collection.
     """
-    if _is_array(inputs) and getattr(inputs, "ndim", 0) == 1 and getattr(inputs.dtype, "kind", "O") in "OU":
-        return list(np.asarray(inputs)), False  # paths in an array, or in a column of a table
+    if _is_array(inputs) and getattr(inputs, "ndim", 0) == 1:
+        column = np.asarray(inputs)
+        if column.dtype.kind in "OU":
+            return list(column), False  # paths in an array, or in a column of a table
     if isinstance(inputs, _IMAGES) or _is_array(inputs):
         return [inputs], True
     if isinstance(inputs, Mapping):
@@ -151,7 +153,7 @@ def _described(item: Any) -> str:
 def _open(
     item: Any, position: int, stdin: BinaryIO | None, form: ArrayFormat, *, changes: bool
 ) -> Iterator[NamedImage]:
-    """The images of one item. changes: it may be another one when the next item is asked for."""
+    """The images of one item. changes: the caller may change or close it when the next item is requested."""
     if isinstance(item, str):
         yield from _open_text(item, stdin)
     elif isinstance(item, os.PathLike):
@@ -181,14 +183,14 @@ def _open_array(
     except UserError as error:
         yield _wrong(name, str(error))
         return
-    except Exception as error:  # of whatever library it is
+    except Exception as error:  # other libraries raise other types
         yield _wrong(name, f"it does not become a NumPy array ({error})")
         return
     for number, image in enumerate(images):
         image_name = f"{name}[{number}]" if array.ndim == 4 else name
         try:
             pixels = pixels_of(image, form.value_range)
-        except UserError as error:
+        except (UserError, UnreadableImage) as error:
             yield _wrong(image_name, str(error))
             continue
         yield NamedImage(image_name, partial(np.asarray, pixels.copy() if changes else pixels))
@@ -198,17 +200,17 @@ def _open_picture(image: Image.Image, name: str, *, changes: bool) -> NamedImage
     if not changes:
         return NamedImage(name, partial(decode_picture, image))
     try:
-        # Pillow reads a file only now; it may be closed when the next item is asked for.
+        # Pillow reads the file only now, and the file may be closed when the next item is requested.
         return NamedImage(name, partial(np.asarray, decode_picture(image)))
     except UnreadableImage as error:
         return _failed(name, str(error))
 
 
 def _open_file(file: SupportsRead, position: int) -> NamedImage:
-    """An open file, read now from its beginning: its owner may close it."""
+    """An open file. It is read now, since its owner may close it, and from its beginning, as Pillow does."""
     names = [getattr(file, attribute, None) for attribute in ("filename", "name")]
     name = next((str(name) for name in names if isinstance(name, str | os.PathLike) and str(name)), f"file {position}")
-    text = "the file is open as text; open it with mode 'rb', or give its path"
+    opened_as_text = "the file is open as text; open it with mode 'rb', or give its path"
     if getattr(file, "closed", False) is True:
         return _wrong(name, "the file is closed; open it again with mode 'rb', or give its path")
     if inspect.iscoroutinefunction(file.read):
@@ -218,11 +220,11 @@ def _open_file(file: SupportsRead, position: int) -> NamedImage:
             file.seek(0)  # type: ignore[attr-defined]
         data = file.read()
     except UnicodeDecodeError:
-        return _wrong(name, text)
-    except Exception as error:  # of whatever library the file is
+        return _wrong(name, opened_as_text)
+    except Exception as error:  # other libraries raise other types
         return _failed(name, f"it cannot be read ({error or type(error).__name__})")
     if isinstance(data, str):
-        return _wrong(name, text)
+        return _wrong(name, opened_as_text)
     if not isinstance(data, bytes | bytearray | memoryview):
         return _wrong(name, f"reading the file gives {_described(data)}; give a file that gives bytes")
     return NamedImage(name, partial(decode_image, bytes(data)))
@@ -233,7 +235,11 @@ def _open_text(text: str, stdin: BinaryIO | None) -> Iterator[NamedImage]:
     if not text.strip():
         yield _wrong(repr(text), "an empty text names no image; give a path (. is the current folder) or an address")
     elif text == "-":
-        yield from _open_standard_input((stdin if stdin is not None else sys.stdin.buffer).read())
+        stream = stdin if stdin is not None else getattr(sys.stdin, "buffer", None)
+        if stream is None:  # in a notebook
+            yield _wrong("-", "there is no standard input here; give a path or an address")
+        else:
+            yield from _open_standard_input(stream.read())
     elif text.lower().startswith(("http://", "https://")):
         yield NamedImage(text, partial(_read_url, text))
     elif scheme == "data" and "," in text:

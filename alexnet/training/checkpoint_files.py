@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from alexnet.errors import UserError
+from alexnet.runtime.files import expanded_path
 
 Selection = Literal["last", "best"]
 """Which of its run's weights a checkpoint has: the last ones, or those with the lowest validation error."""
@@ -41,7 +42,7 @@ def checkpoint_files(path: str | Path) -> list[Path]:
         from alexnet.hub.remote import fetch_checkpoint
 
         return [fetch_checkpoint(str(path))]
-    folder = Path(path)
+    folder = expanded_path(path)
     if not folder.is_dir():
         return [folder]
     selections = sorted(_SELECTIONS, key=lambda selection: selection != _final_selection(folder))

@@ -196,6 +196,12 @@ class OtherArray:
         return iter(self.values)
 
 
+def test_an_array_with_too_many_pixels_is_refused_as_a_file_is(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    first, second = pixels(open_inputs([RGBA, RGB[:5]]))
+    assert isinstance(first, str) and np.array_equal(second, RGB[:5])
+
+
 def test_arrays_of_other_libraries_are_not_taken_for_lists():
     assert np.array_equal(read_image(OtherArray(RGB)), RGB)
     assert same(pixels(open_inputs([OtherArray(RGB), RGB])), RGB, RGB)
@@ -390,6 +396,13 @@ def test_what_is_no_path_is_a_mistake_of_the_call(tmp_path, monkeypatch, text):
         open_images(text)
     first, second = pixels(open_inputs([text, RGB]))
     assert isinstance(first, str) and np.array_equal(second, RGB)
+
+
+def test_where_there_is_no_standard_input_that_is_a_mistake_of_the_call(monkeypatch):
+    for stdin in (None, types.SimpleNamespace()):
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(UserError):
+            list(open_inputs("-"))
 
 
 def test_data_addresses():

@@ -60,6 +60,15 @@ def test_a_loaded_model_is_an_ordinary_module_in_evaluation_mode(checkpoint, tmp
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_path_may_begin_with_the_users_folder(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    assert load_checkpoint("~/a.pt").step == checkpoint.step
+    with pytest.raises(UserError):
+        load_checkpoint("~nobody-here/a.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not really a zip", os.urandom(5000)])
 def test_another_file_is_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "a.pt").write_bytes(content)
