@@ -72,12 +72,15 @@ def images_of(array: np.ndarray, layout: Layout | None) -> np.ndarray:
     """Return a view (N, H, W, C) of the images of an array, C = 1 (gray), 3 (RGB) or 4 (RGB and opacity).
 
     Args:
-        array: Of shape (H, W), (H, W, C), (C, H, W), (N, H, W, C) or (N, C, H, W).
+        array: Of shape (H, W), (H, W, C), (C, H, W), (N, H, W, C) or (N, C, H, W). (N, H, W) is no batch: gray images
+            are (N, 1, H, W) or (N, H, W, 1).
         layout: Which of two possible shapes it is; None: refuse what could be both.
 
     Raises:
         UserError: For a shape that is no image, or not clear.
     """
+    if not isinstance(array, np.ma.MaskedArray):  # refused later, by name
+        array = np.asarray(array)  # np.matrix keeps two dimensions whatever is done to it
     shape = tuple(array.shape)
     if array.ndim not in (2, 3, 4):
         what = "an array of objects" if array.dtype == object else f"an array of shape {shape}"
@@ -93,6 +96,11 @@ def images_of(array: np.ndarray, layout: Layout | None) -> np.ndarray:
         raise UserError(f"the shape {shape} can be read as HWC or as CHW; state it with layout='HWC' or layout='CHW'")
     if not possible:
         raise UserError(f"an array of shape {shape} is not an image; give {_SHAPES}")
+    if layout is None and array.ndim == 3 and possible == ["CHW"] and shape[0] == 4:
+        raise UserError(
+            f"an array of shape {shape} is four gray images or one image with opacity; give array[:, None] for the "
+            "first, layout='CHW' for the second"
+        )
     if layout is not None and layout not in possible:
         raise UserError(f"an array of shape {shape} does not have 1, 3 or 4 channels in the layout {layout}")
     batch = array if array.ndim == 4 else array[None]

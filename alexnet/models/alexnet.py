@@ -39,8 +39,8 @@ class AlexNet(nn.Module):
     fused operator. Weights are float32; the computation runs in the dtype of the images. The parameters still have to
     be initialized or loaded: `create_model` does that.
 
-    Tools that need a network of nothing but torch's own operations (torch.jit, torch.fx, torch.export, torch.func) get
-    one by themselves; `alexnet.to_plain` returns it.
+    torch.jit, torch.export, torch.fx and torch.func see torch's own operations only; `alexnet.to_plain` returns a
+    network of these.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int = 1000, image_size: int | None = None) -> None:
@@ -113,9 +113,11 @@ class AlexNet(nn.Module):
     def changed_layers(self) -> list[str]:
         """Return the names of layers that are no longer what the architecture's record says."""
         with torch.device("meta"):
-            built = [(row.layer.name, build_layer(row)) for row in
-                     layer_shapes(self.architecture, self._built_classes, self.image_size)]  # fmt: skip
-        return [name for name, layer in built if repr(layer) != repr(self._modules.get(name))]
+            built = {
+                row.layer.name: build_layer(row)
+                for row in layer_shapes(self.architecture, self._built_classes, self.image_size)
+            }
+        return [name for name, layer in built.items() if _settings(layer) != _settings(self._modules.get(name))]
 
     def forward(self, images: Tensor, dropout_masks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Compute the logits.
@@ -211,6 +213,11 @@ class AlexNet(nn.Module):
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script compiles in place of this module."""
+        for name, layer in self.named_modules():
+            if layer._forward_hooks or layer._forward_pre_hooks:
+                raise ValueError(
+                    f"torch.jit.script cannot take the hooks of {name or 'the network'}; remove them first"
+                )
         return to_plain(self)
 
     @property
@@ -266,6 +273,16 @@ class AlexNet(nn.Module):
             raise ValueError(f"{expected}, not {shape[1]} channels {shape}; convert the images to RGB")
         if shape[2:] != (side, side):
             raise ValueError(f"{expected}, not {shape}; crop or resize them, or build the model for that size")
+
+
+def _settings(layer: nn.Module | None) -> object:
+    """Everything that decides what a layer computes, but for the values of its weights."""
+    if layer is None:
+        return None
+    # A patched forward is in `vars`; whether a ReLU works in place changes no value.
+    own = {key: value for key, value in vars(layer).items() if key not in ("training", "inplace") and key[0] != "_"}
+    shapes = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+    return type(layer), own, "_conv_forward" in vars(layer), shapes
 
 
 def _shapes(architecture: Architecture, num_classes: int, image_size: int) -> list[LayerShapes]:

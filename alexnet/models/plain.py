@@ -6,10 +6,12 @@ import copy
 from typing import Any
 
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 
+from alexnet.models.layer_calls import is_untouched
 from alexnet.models.layers import Dropout, GroupedLinear, Local, ResponseNorm, SpatialNorm
 
+_DROPOUT = {Dropout: Dropout.forward}
 _OURS = ResponseNorm | SpatialNorm | Local | GroupedLinear
 
 
@@ -33,7 +35,16 @@ def to_plain(model: nn.Module) -> torch.fx.GraphModule:
 
     Returns:
         A module that maps images (N, 3, H, W) to logits (N, num_classes).
+
+    Raises:
+        ValueError: If a hook computes the weight of a layer (pruning, the older spectral norm).
     """
+    for name, layer in model.named_modules():
+        if isinstance(vars(layer).get("weight"), Tensor):
+            raise ValueError(
+                f"the weight of {name} is computed by a hook, which a plain network would lose; make it permanent "
+                "first (torch.nn.utils.prune.remove, torch.nn.utils.remove_spectral_norm)"
+            )
     source = copy.deepcopy(model)
     for module in source.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
@@ -47,14 +58,15 @@ def to_plain(model: nn.Module) -> torch.fx.GraphModule:
         plain.graph.erase_node(node)
     for node in list(plain.graph.nodes):
         node.type = None  # annotations, which would be names of this package
-        if node.op == "call_module" and isinstance(layer := plain.get_submodule(node.target), Dropout):
+        if node.op == "call_module" and is_untouched(layer := plain.get_submodule(node.target), _DROPOUT):
             _use_torch_dropout(plain, node, layer)
     plain.graph.lint()
     plain.recompile()
-    return plain.train(model.training)
+    plain.training = model.training  # each layer has its own mode already
+    return plain
 
 
-def _use_torch_dropout(plain: torch.fx.GraphModule, node: Any, layer: Dropout) -> None:
+def _use_torch_dropout(plain: torch.fx.GraphModule, node: Any, layer: Any) -> None:
     """torch's dropout divides by 1 - p in training; the paper's multiplies by it in evaluation: multiply always."""
     plain.set_submodule(node.target, nn.Dropout(layer.p).train(layer.training))
     if layer.scaling == "original" and layer.p:

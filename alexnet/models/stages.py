@@ -11,14 +11,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import nn
-from torch.nn.modules import module as torch_module
 
-from alexnet.models.layer_calls import is_untouched
+from alexnet.models.layer_calls import is_untouched, is_watched
 from alexnet.models.layers import ResponseNorm, SpatialNorm
 from alexnet.ops.block import Block, Pool
 
 _FUSIBLE = {kind: kind.forward for kind in (nn.ReLU, nn.MaxPool2d, ResponseNorm, SpatialNorm)}
-_MODULE_CALL = nn.Module.__call__
 
 
 class Stage(NamedTuple):
@@ -34,7 +32,7 @@ def plan_stages(layers: Iterable[tuple[str, nn.Module]]) -> list[Stage]:
     stages: list[Stage] = []
     names: list[str] = []
     block = Block()
-    everything_is_watched = _has_global_hooks() or nn.Module.__call__ is not _MODULE_CALL
+    everything_is_watched = is_watched()
 
     def close() -> None:
         nonlocal names, block
@@ -58,15 +56,6 @@ def plan_stages(layers: Iterable[tuple[str, nn.Module]]) -> list[Stage]:
             block = extended
     close()
     return stages
-
-
-def _has_global_hooks() -> bool:
-    return bool(
-        torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-    )
 
 
 def _extended(block: Block, layer: nn.Module) -> Block | None:
@@ -94,8 +83,8 @@ def _pool_of(layer: nn.MaxPool2d) -> Pool | None:
     return Pool(size, stride, layer.ceil_mode) if is_plain and size and stride else None
 
 
-def _side(value: int | tuple[int, ...]) -> int | None:
+def _side(value: int | tuple[int, ...] | None) -> int | None:
     """The side of a square setting of torch; None for one that is not square."""
-    if isinstance(value, int):
+    if value is None or isinstance(value, int):
         return value
     return value[0] if len(set(value)) == 1 else None

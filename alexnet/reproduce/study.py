@@ -64,7 +64,7 @@ class Row:
     published: float | None = None
     published_source: str = ""
     tolerance: float | None = None
-    """How far the mean may be from the published value to count as the same; None where nobody has said, and always
+    """How far the mean may be from the published value to count as the same; None if no tolerance is stated, and always
     None for a difference."""
     not_run: str = ""
     """Why there is no value of ours, without a full stop."""

@@ -97,7 +97,9 @@ def _counts(rows: list[Row]) -> list[Row]:
         ),
         Row(
             "files of the log inside the 95 % prediction interval for one more run", "",
-            f"{of}; Student's t, each file by itself. Neighboring files are not independent", {0: in_interval},
+            f"{of}; Student's t, each file by itself. Neighboring files are not independent",
+            {0: in_interval} if seeds > 1 else {},
+            not_run="" if seeds > 1 else "a prediction interval takes two seeds",
         ),
     ]  # fmt: skip
 

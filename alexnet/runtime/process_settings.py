@@ -34,7 +34,8 @@ def restored_settings() -> Iterator[None]:
     The block runs in `usual_modes`. What is put back: the precision of float32 (TF32 and bfloat16 products), torch's
     deterministic mode and number of threads, cuDNN's search for the fastest algorithm, `CUBLAS_WORKSPACE_CONFIG`, the
     compiled kernels in use, glibc's allocator and the limit of open files. Calls may be nested, and may overlap in
-    several threads: the last one to end puts back what the first one found. Signal handlers are put back by
+    several threads: the last one to end puts back what the first one found; the number of threads is put back by each
+    call for its own thread. Signal handlers are put back by
     `stop_requested_by_signal`, the filter of Pillow's warnings by `alexnet.data.decode`. Global random generators are
     not used at all.
 
@@ -48,6 +49,8 @@ def restored_settings() -> Iterator[None]:
             warnings): they rely on it for as long as they are loaded.
     """
     with ExitStack() as stack:
+        # OpenMP keeps the number of threads for each calling thread, so no other call can put it back.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         for setting in _SETTINGS:
             stack.enter_context(setting.restored())
         stack.enter_context(usual_modes())
@@ -256,7 +259,6 @@ _FLOAT32 = _Setting(_read_float32, _write_float32)
 _DEFAULT_DTYPE = _Setting(torch.get_default_dtype, torch.set_default_dtype)
 _SETTINGS: tuple[_Setting[Any], ...] = (
     _FLOAT32,
-    _Setting(torch.get_num_threads, torch.set_num_threads),
     _Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     _Setting(lambda: torch.backends.cudnn.benchmark, lambda value: setattr(torch.backends.cudnn, "benchmark", value)),
     _Setting(lambda: os.environ.get(_WORKSPACE), lambda value: _write_environment(_WORKSPACE, value)),

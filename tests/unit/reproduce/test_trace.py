@@ -60,6 +60,8 @@ def test_files_outside_the_seeds_are_not_counted(bench, monkeypatch):
     rows, _ = study(bench, monkeypatch, low, high)
     # Two runs say little about a third: 12.7 standard deviations of it, times the square root of 1.5.
     assert [row.values for row in rows[-2:]] == [{0: 16}, {0: 17}]
+    rows, _ = study(bench, monkeypatch, low)
+    assert (rows[-1].values, rows[-1].status) == ({}, "not run")
     alike = [[x - 0.01 - 0.001 * seed for x in log] for seed in range(10)]
     rows, _ = study(bench, monkeypatch, *alike)
     assert [row.values for row in rows[-2:]] == [{0: 0}, {0: 0}]
