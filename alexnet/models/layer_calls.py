@@ -131,6 +131,14 @@ def _divides_by_window(layer: nn.Module) -> bool:
 def _plain_average_pool(layer: nn.Module, activations: Tensor) -> Tensor:
     """Fill the last windows with zeros: torch's exporter to ONNX ignores `divisor_override`."""
     assert isinstance(layer, nn.AvgPool2d) and isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
+    if (
+        isinstance(activations, Tensor)
+        and torch.compiler.is_exporting()
+        and layer.divisor_override == layer.kernel_size**2
+    ):
+        # Called as a module, so that its node has the layer's name; with whole windows the divisor is the usual one.
+        height, width = ((layer.kernel_size - side) % layer.stride for side in activations.shape[2:])
+        return layer(F.pad(activations, (0, width, 0, height)))
     fill = layer.stride - 1  # this padding makes floor give as many windows as ceil
     means = F.avg_pool2d(F.pad(activations, (0, fill, 0, fill)), layer.kernel_size, layer.stride)
     factor = layer.kernel_size**2 / (layer.divisor_override or 1)

@@ -102,7 +102,7 @@ class Trainer:
         self.train_step = GraphedStep(on_fallback=display.message) if graphed else shared
         self.optimizer = build_optimizer(self.sharing.trained, recipe.optimizer, copied)
         self.dropout_layers = {
-            name: (features, float(self.model.get_submodule(name).rate))  # type: ignore[arg-type]
+            name: (features, float(self.model.get_submodule(name).p))  # type: ignore[arg-type]
             for name, features in self.model.dropout_layers.items()
         }
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None

@@ -16,6 +16,9 @@ from alexnet.ops import native
 from alexnet.ops.block import Block, Pool, apply_block, plain_block
 from alexnet.ops.chunked_norm import Norm, formula
 
+# torch's forward mode compiles its decompositions with it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
 BLOCKS = {
     "norm, pool, ReLU": Block(norm=Norm(5, 0.1, 0.75, 2.0, 2), pool=Pool(3, 2, True), relu_last=True),
     "ReLU, norm, spatial norm, pool": Block(
