@@ -151,8 +151,11 @@ def _plain_layer(shapes: LayerShapes) -> nn.Module:
         case records.MaxPool():
             return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
         case records.AveragePool():
-            divisor = layer.size**2 if layer.divisor == "window" else None
-            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode, divisor_override=divisor)
+            if layer.divisor == "window" and layer.ceil_mode:
+                # torch's exporter to ONNX ignores divisor_override: fill the last windows with zeros instead.
+                fill = nn.ZeroPad2d((0, layer.stride - 1, 0, layer.stride - 1))
+                return nn.Sequential(fill, nn.AvgPool2d(layer.size, layer.stride))
+            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil_mode)
         case records.AdaptiveAveragePool():
             return nn.AdaptiveAvgPool2d(layer.size)
         case records.BatchNorm():
