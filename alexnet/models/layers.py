@@ -35,10 +35,11 @@ class GroupedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs) -> (N, features)."""
         weight, bias = in_dtype(self.weight, input.dtype), in_dtype(self.bias, input.dtype)
-        inputs, outputs = self.in_features // self.groups, self.out_features // self.groups
+        inputs = self.in_features // self.groups
         parts = []
         for group in range(self.groups):  # slices, which torch.fx can trace
-            columns, rows = slice(group * inputs, (group + 1) * inputs), slice(group * outputs, (group + 1) * outputs)
+            columns = slice(group * inputs, (group + 1) * inputs)
+            rows = records.share_of_rows(self.out_features, self.groups, group)  # the last share may be smaller
             parts.append(F.linear(input[:, columns], weight[rows], bias[rows]))
         return torch.cat(parts, dim=1)
 

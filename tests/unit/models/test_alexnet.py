@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from alexnet.config import MODEL_NAMES
 from alexnet.errors import UserError
 from alexnet.models import ARCHITECTURES, AlexNet, create_model, layer_table, minimum_image_size
+from alexnet.models.layers import GroupedLinear
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +288,14 @@ def test_towers_stay_apart_until_conv3() -> None:
     changed = (before["conv3"] != after["conv3"]).flatten(2).any(dim=2)[0]
     assert changed[:192].any()
     assert changed[192:].any()
+
+
+def test_groups_of_a_linear_layer_share_out_an_odd_number_of_units() -> None:
+    layer = GroupedLinear(6, 5, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(15.0).reshape(5, 3))
+        layer.bias.copy_(torch.arange(5.0))
+    x = torch.tensor([[1.0, 2, 3, 4, 5, 6]])
+    expected = [layer.weight[row] @ x[0, :3] + row for row in range(3)]
+    expected += [layer.weight[row] @ x[0, 3:] + row for row in (3, 4)]
+    assert layer(x).tolist() == [[float(value) for value in expected]]

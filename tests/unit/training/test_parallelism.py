@@ -34,8 +34,8 @@ def test_every_way_gives_the_result_of_one_process():
     results = run_two_workers()
     assert len(results) == 7 * 3
     for name, dtype, micro_batch_size, distance in results:
-        # With another shape bfloat16 rounds differently, which three steps enlarge (0.30 without AVX512-BF16); twice the
-        # gradient would be 0.5.
+        # With another shape bfloat16 rounds differently, which three steps enlarge (0.30 without AVX512-BF16). Twice
+        # the gradient would be 0.5.
         assert distance <= (1e-5 if dtype == "torch.float32" else 0.4), (name, dtype, micro_batch_size, distance)
 
 
