@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
-from typing_extensions import override
 
 from alexnet.models.layers import GroupedLinear, Local
 from alexnet.ops.chunked_norm import needs_torch_operations
@@ -73,7 +72,6 @@ class _WeightsInDtypeOfInput(TorchFunctionMode):
         super().__init__()
         self.space_to_depth = space_to_depth
 
-    @override
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.linear:
             return _linear(*args, **(kwargs or {}))

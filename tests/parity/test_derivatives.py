@@ -128,6 +128,8 @@ def test_gradients_of_single_images_are_those_of_batches_of_one(model: AlexNet) 
 
 
 def test_compiled_forward_derivatives_are_not_those_of_another_function(model: AlexNet) -> None:
+    if model.architecture.has_batch_norm:
+        pytest.skip("torch.compile does not take the forward derivative of batch norm, and says so")
     images = images_of(model)
     direction = images.flip(0)
     expected = jvp(model, (images,), (direction,))[1]
