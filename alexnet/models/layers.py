@@ -1,4 +1,4 @@
-"""The layers that torch lacks. The others of a network are exactly torch's own, so that every tool knows them.
+"""Layers that torch does not have, and dropout with the scaling of 2012. All other layers are exactly torch's own classes.
 
 `AlexNet` flattens feature maps before fully-connected layers and casts weights to the dtype of the images.
 """
