@@ -1,4 +1,4 @@
-"""Layers that torch does not have, and dropout with the scaling of 2012. All other layers are exactly torch's own classes.
+"""Layers that torch does not have, and dropout with the scaling of 2012. The others are torch's own classes.
 
 `AlexNet` flattens feature maps before fully-connected layers and casts weights to the dtype of the images.
 """
