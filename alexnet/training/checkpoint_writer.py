@@ -29,10 +29,10 @@ def _stand_back() -> None:
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time, in a thread; as a context manager it waits for the last one at the end."""
+    """Writes one checkpoint at a time, in a thread; as a context manager it waits at the end and ends the thread."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-checkpoint", initializer=_stand_back)
+        self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 
     def write(self, path: Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
@@ -46,6 +46,8 @@ class CheckpointWriter:
             model_state=_copied(checkpoint.model_state),
             training_state=_copied(checkpoint.training_state),
         )
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-checkpoint", initializer=_stand_back)
         self._writing = self._thread.submit(save_checkpoint, path, copy, keep=keep)
 
     @property
@@ -63,7 +65,12 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait()
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
 
 
 def _copied(value: Any) -> Any:

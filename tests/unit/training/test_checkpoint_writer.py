@@ -52,6 +52,23 @@ def test_a_failure_is_raised_by_the_next_call(checkpoint, tmp_path, writer, monk
     writer.wait()  # it is raised once
 
 
+def test_its_thread_ends_with_it(checkpoint, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise RunError("The disk is full")
+
+    before = threading.enumerate()
+    writer = CheckpointWriter()
+    for step in (1, 2):
+        with writer:
+            writer.write(tmp_path / "last.pt", replace(checkpoint, step=step))
+        assert threading.enumerate() == before
+    assert load_checkpoint(tmp_path / "last.pt").step == 2
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", fail)
+    with pytest.raises(RunError), writer:
+        writer.write(tmp_path / "last.pt", checkpoint)
+    assert threading.enumerate() == before
+
+
 def test_so_many_are_kept(checkpoint, tmp_path):
     path = tmp_path / "last.pt"
     for step in range(1, 6):
