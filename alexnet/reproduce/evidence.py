@@ -11,13 +11,10 @@ from typing import Any
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
-from alexnet.reporting.metrics_log import read_events
 from alexnet.reproduce.overrides import WITHOUT_EFFECT, is_one_of, with_effect
 from alexnet.reproduce.study import Interval, Row, Status
 from alexnet.runtime.files import read_json
 
-BEFORE_THE_END = ("train.epochs", "train.evaluate_every_epochs")
-"""In these too, where a number is taken from the middle of the run."""
 NO_ROW = "no such row"
 
 
@@ -135,9 +132,9 @@ def _other_recipe(record: Path, recipe: str) -> str:
     return f"a changed recipe: {', '.join(sorted(changed))}" if changed else ""
 
 
-def _differences(run: Recipe, wanted: Recipe, may_differ: Sequence[str] = ()) -> list[str]:
+def _differences(run: Recipe, wanted: Recipe) -> list[str]:
     differences = (key for key, _, _ in diff_recipes(wanted, run))
-    return [key for key in differences if not is_one_of(key, (*WITHOUT_EFFECT, *may_differ))]
+    return [key for key in differences if not is_one_of(key, WITHOUT_EFFECT)]
 
 
 def _other_images(
@@ -183,22 +180,19 @@ def run_evidence(
     keys: Sequence[str],
     *,
     num_images: Sequence[int],
-    event: str | None = None,
-    step: int | None = None,
 ) -> list[Evidence]:
     """What the runs of a recipe gave, by record and seed, oldest first; errors become percent.
 
-    Only records without a study count, and runs whose config.toml is the recipe but for settings without effect. With
-    `event` and `step` the numbers are those of that event of metrics.jsonl, and num_images is of the training images;
-    without, those of summary.json and of the images it was evaluated on.
+    Only records without a study count, and runs whose config.toml is the recipe but for settings without effect. The
+    numbers are those of summary.json, of an evaluation on as many images as `num_images` allows.
     """
     found = []
     for name in record_names(results):
         if study_of(results, name) is not None:
             continue
         of_seeds: dict[int, Mapping[str, Any]] = {}
-        for folder, run in _runs_of(results / name, recipe, BEFORE_THE_END if event else ()):
-            values = _from_events(folder, event, step, num_images) if event else _from_summary(folder, num_images)
+        for folder, run in _runs_of(results / name, recipe):
+            values = _from_summary(folder, num_images)
             if values is not None:
                 of_seeds[run.seed] = values
         if of_seeds:
@@ -215,7 +209,7 @@ def _row_of_runs(key: str, of_seeds: Mapping[int, Mapping[str, Any]]) -> Row:
     return Row(key, "%" if is_error else "", "", values, num_images=num_images)
 
 
-def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[tuple[Path, Recipe]]:
+def _runs_of(folder: Path, recipe: str) -> Iterator[tuple[Path, Recipe]]:
     wanted = load_recipe(recipe)
     for config in sorted(folder.rglob("config.toml")):
         try:
@@ -223,7 +217,7 @@ def _runs_of(folder: Path, recipe: str, may_differ: Sequence[str]) -> Iterator[t
         except UserError:
             # A recipe that today's package does not know any more.
             continue
-        if not _differences(run, wanted, may_differ):
+        if not _differences(run, wanted):
             yield config.parent, run
 
 
@@ -231,12 +225,3 @@ def _from_summary(folder: Path, num_images: Sequence[int]) -> Mapping[str, Any] 
     file = folder / "summary.json"
     summary = read_json(file) if file.is_file() else {}
     return summary if summary.get("num_images") in num_images else None
-
-
-def _from_events(
-    folder: Path, event: str | None, step: int | None, num_images: Sequence[int]
-) -> Mapping[str, Any] | None:
-    events = read_events(folder / "metrics.jsonl")
-    if not any(item["event"] == "start" and item.get("num_images") in num_images for item in events):
-        return None
-    return next((item for item in events if item["event"] == event and item["step"] == step), None)

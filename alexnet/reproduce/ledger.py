@@ -56,8 +56,6 @@ class Number:
     keys: Sequence[str] = ()
     num_images: Sequence[int] = ()
     network: Sequence[str] = ()
-    event: str | None = None
-    step: int | None = None
     tolerance: float | None = None
     computed: str = ""
     golden: str = ""
@@ -120,9 +118,7 @@ def _calculated(number: Number) -> Line:
 def _evidence(number: Number, results: Path) -> list[Evidence]:
     found = []
     if number.recipe and number.keys:
-        found += run_evidence(
-            results, number.recipe, number.keys, num_images=number.num_images, event=number.event, step=number.step
-        )
+        found += run_evidence(results, number.recipe, number.keys, num_images=number.num_images)
     if number.study:
         found += study_evidence(
             results, number.study, number.quantities, number.num_images, number.recipe, number.network

@@ -264,13 +264,3 @@ def test_runs_of_a_recipe_count_by_what_their_recipe_was(tmp_path):
     assert line.status == "matched" and line.ours == "25.50 (2 seeds; 95 % interval over seeds: 19.15 to 31.85)"
     narrow = a_number(recipe="cifar-quick", keys=["top1_error"], num_images=[10_000], log="26", tolerance=0.4)
     assert read_line(narrow, tmp_path).status == "differs"
-
-
-def test_a_number_from_the_middle_of_a_run_is_that_of_its_step(tmp_path):
-    folder = tmp_path / "2030-01-01_a"
-    write_run(folder, "cifar-19pct", seed=0, error=0.2, overrides=["train.epochs=3.4"])
-    events = [{"event": "start", "step": 0, "num_images": 50_000}, {"event": "step", "step": 79, "loss": 2.25}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    (found,) = run_evidence(tmp_path, "cifar-19pct", ["loss"], num_images=[50_000], event="step", step=79)
-    assert found.values == ({0: 2.25},)
-    assert run_evidence(tmp_path, "cifar-19pct", ["loss"], num_images=[50_000], event="step", step=80) == []
