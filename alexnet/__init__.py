@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from alexnet.errors import RunError, UserError
     from alexnet.evaluation.predictor import load_predictor, predict
     from alexnet.hub.model import HubAlexNet, from_pretrained, push_to_hub
-    from alexnet.models import AlexNet, create_model, to_plain
+    from alexnet.models import AlexNet, to_plain
     from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
     from alexnet.weights.importing import import_weights
+    from alexnet.weights.published import create_model
 
 _HOMES = {
     "AlexNet": "alexnet.models",
@@ -31,7 +32,7 @@ _HOMES = {
     "Recipe": "alexnet.config",
     "RunError": "alexnet.errors",
     "UserError": "alexnet.errors",
-    "create_model": "alexnet.models",
+    "create_model": "alexnet.weights.published",
     "evaluate": "alexnet.commands.evaluate",
     "export": "alexnet.commands.export",
     "from_pretrained": "alexnet.hub.model",

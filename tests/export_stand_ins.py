@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import ARCHITECTURES, Architecture, create_model
+from alexnet.models import ARCHITECTURES, Architecture, build_network
 from alexnet.models.architecture import (
     AdaptiveAveragePool,
     AveragePool,
@@ -65,7 +65,7 @@ def small_checkpoint(architecture, *, image_size=None, mean_mode="center_crop", 
         ]
         architecture = replace(variant, layers=tuple(layers))
     size = image_size or (67 if architecture.image_size > 200 else architecture.image_size)
-    model = create_model(architecture, num_classes, image_size=size)
+    model = build_network(architecture, num_classes, image_size=size)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in model.children():

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import Architecture, create_model
+from alexnet.models import Architecture, build_network
 from alexnet.models.architecture import Convolution, Linear, MaxPool, ReLU
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
@@ -46,7 +46,7 @@ def color_checkpoint(path, order=(0, 1, 2), names=NAMES, data="/secret/place/col
             Linear("fc8", None),
         ),
     )
-    model = create_model(architecture, num_classes=3)
+    model = build_network(architecture, num_classes=3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()

@@ -9,7 +9,7 @@ import torch
 
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.shapes import CLASSES
-from alexnet.models import AlexNet, Architecture, create_model
+from alexnet.models import AlexNet, Architecture, build_network
 from alexnet.models.architecture import Convolution, Dropout, Linear, MaxPool, ReLU
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
@@ -46,7 +46,7 @@ def write_checkpoint(
     model: AlexNet | None = None,
 ) -> Path:
     """Write the network with random weights, or `model`; square: the side of its images. Returns the path."""
-    model = model or create_model(TWO_TOWERS, len(CLASSES), seed=seed)
+    model = model or build_network(TWO_TOWERS, len(CLASSES), seed=seed)
     mean = torch.full((square, square, 3), 120.0)
     checkpoint = Checkpoint(
         architecture=TWO_TOWERS,

@@ -17,7 +17,7 @@ from alexnet.config import OptimizerConfig
 from alexnet.config_io import load_recipe
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.runtime.device import Execution
 from alexnet.runtime.distributed import World, held_here, join_world
 from alexnet.runtime.processes import end_process
@@ -108,7 +108,7 @@ def compare_batch_norms() -> None:
     with join_world(2) as world:
         for way in ("towers=2", "classifier=shard", "weights=shard", "timeout_minutes=2"):
             recipe = load_recipe("as-run-2012", [f"parallel.{way}", f"train.batch_size={BATCH_SIZE}"])
-            model = create_model(small("bn"), NUM_CLASSES, image_size=SIDE)
+            model = build_network(small("bn"), NUM_CLASSES, image_size=SIDE)
             _, weights, _ = train(model, recipe, world, torch.float32, BATCH_SIZE)
             everywhere = world.gather(weights)
             others = [
@@ -126,7 +126,7 @@ def main() -> None:
         for name, (variant, overrides) in WAYS.items():
             alone = load_recipe("as-run-2012", [f"train.batch_size={BATCH_SIZE}"])
             shared = load_recipe("as-run-2012", [*overrides, f"train.batch_size={BATCH_SIZE}"])
-            model = create_model(small(variant), NUM_CLASSES, image_size=SIDE)
+            model = build_network(small(variant), NUM_CLASSES, image_size=SIDE)
             for dtype, micro in ((torch.float32, BATCH_SIZE), (torch.float32, 4), (torch.bfloat16, BATCH_SIZE)):
                 expected = train(copy.deepcopy(model), alone, World(), dtype, BATCH_SIZE)
                 result = train(copy.deepcopy(model), shared, world, dtype, micro)

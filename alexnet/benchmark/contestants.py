@@ -20,7 +20,7 @@ from alexnet.benchmark.textbook import TextbookNetwork
 from alexnet.config import OptimizerConfig, RuntimeConfig
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import AlexNet, Architecture, create_model, get_architecture
+from alexnet.models import AlexNet, Architecture, build_network, get_architecture
 from alexnet.models.architecture import ResponseNorm, SpatialNorm
 from alexnet.ops import native, triton_masks
 from alexnet.ops.working_copy import working_copies
@@ -142,7 +142,7 @@ def _our_network(architecture: Architecture, execution: Execution, *, with_norms
         norms = (ResponseNorm, SpatialNorm)
         layers = tuple(layer for layer in architecture.layers if not isinstance(layer, norms))
         architecture = replace(architecture, layers=layers)
-    model = create_model(architecture, NUM_CLASSES, seed=_SEED)
+    model = build_network(architecture, NUM_CLASSES, seed=_SEED)
     model.conv1_form = execution.conv1
     return model.to(device=execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -246,7 +246,7 @@ def textbook_network(architecture: Architecture) -> TextbookNetwork:
     """The plain network with the weights that ours begins with."""
     with torch.device("meta"):
         network = TextbookNetwork(architecture, NUM_CLASSES)
-    network.take_weights(create_model(architecture, NUM_CLASSES, seed=_SEED).state_dict())
+    network.take_weights(build_network(architecture, NUM_CLASSES, seed=_SEED).state_dict())
     return network
 
 

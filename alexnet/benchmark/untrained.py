@@ -8,13 +8,13 @@ import torch
 
 from alexnet.config import Recipe
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
 
 def save_untrained(path: Path, model: str, num_classes: int = 1000) -> Path:
     """Write a variant with its initial weights. Raises UserError for an unknown one."""
-    network = create_model(model, num_classes=num_classes)
+    network = build_network(model, num_classes=num_classes)
     architecture = network.architecture
     crop_size = network.image_size
     # As the paper has it: 224 of 256, and in proportion for smaller inputs.

@@ -14,7 +14,7 @@ from alexnet.models import AlexNet
 from alexnet.runtime.device import choose_execution, has_fast_bfloat16
 from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.memory import available_bytes, step_memory
-from alexnet.training.network import build_network, unknown_layers
+from alexnet.training.network import build_recipe_network, unknown_layers
 
 _LR_TOLERANCE = 3.0
 """Rates within this factor of the range from the linear to the square-root rule are not remarked on."""
@@ -33,7 +33,7 @@ def inspect_recipe(
     it; not for a run that is finished.
     """
     try:
-        model = build_network(recipe, recipe.model.num_classes or num_classes or 1000)
+        model = build_recipe_network(recipe, recipe.model.num_classes or num_classes or 1000)
     except UserError as error:
         return None, [finding("recipe-refused", name, str(error))]
     findings = [

@@ -1,6 +1,6 @@
 """The network and its variants."""
 
-from alexnet.models.alexnet import AlexNet, create_model
+from alexnet.models.alexnet import AlexNet, build_network
 from alexnet.models.architecture import Architecture, minimum_image_size
 from alexnet.models.initialization import SCHEMES, initialize
 from alexnet.models.plain import to_plain
@@ -14,8 +14,8 @@ __all__ = [
     "Architecture",
     "Difference",
     "LayerRow",
+    "build_network",
     "compare",
-    "create_model",
     "get_architecture",
     "initialize",
     "layer_table",

@@ -37,7 +37,7 @@ class AlexNet(nn.Module):
     on. They are torch's own layers where torch has them, and may be replaced, changed and hooked like those of any
     module: each call runs the layers as they are then. Neighboring layers that are as they were built run as one
     fused operator. Weights are float32; the computation runs in the dtype of the images. The parameters still have to
-    be initialized or loaded: `create_model` does that.
+    be initialized or loaded: `build_network` does that.
 
     torch.jit, torch.export, torch.fx and torch.func see torch's own operations only; `alexnet.to_plain` returns a
     network of these.
@@ -296,7 +296,7 @@ def _shapes(architecture: Architecture, num_classes: int, image_size: int) -> li
         raise UserError(f"{error}{hint}") from None
 
 
-def create_model(
+def build_network(
     name: str | Architecture = "as_run",
     num_classes: int = 1000,
     *,
@@ -308,10 +308,8 @@ def create_model(
     pooling: Pooling = "overlapping",
     without: Sequence[str] = (),
     seed: int = 0,
-    weights: str | None = None,
-    progress: bool = True,
 ) -> AlexNet:
-    """Build and initialise a network, or load published weights into it.
+    """Build and initialize a network; `alexnet.create_model` also loads published weights into it.
 
     name: a variant (see `alexnet.models.ARCHITECTURES`) or a record. image_size: side of the input in pixels.
     initialization: a scheme of `alexnet.models.initialization.SCHEMES`. dropout: probability of dropping a unit, for
@@ -320,13 +318,8 @@ def create_model(
     is refused at image sizes where the last maps would change their size. without: names of layers to leave out; a
     convolution goes together with its activation. Equal arguments give equal weights.
 
-    weights: the name of published ones instead of initial ones, "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for
-    `caffe`, "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for what there is. They are fetched once, checked,
-    and kept where torch.hub keeps its own; progress: show the download on standard error. `alexnet.import_weights`
-    makes a checkpoint of them, with classes and preprocessing, and of weights in a file.
-
-    Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, where layers that are left out
-    were needed by others, and for weights that are not there or do not fit.
+    Raises UserError for an unknown name or scheme, for sizes and rates that cannot be, and where layers that are left
+    out were needed by others.
     """
     architecture = get_architecture(name) if isinstance(name, str) else name
     if num_classes < 1:
@@ -344,25 +337,7 @@ def create_model(
     # Without memory first: torch's own initialisation would take longer than ours, and be thrown away.
     with torch.device("meta"):
         model = AlexNet(architecture, num_classes, image_size)
-    if weights is not None:
-        return _with_published_weights(model, weights, progress)
     # to_empty does the same by way of sympy, whose import takes half a second.
     model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
     initialize(model, architecture.initialization, seed)
     return model
-
-
-def _with_published_weights(model: AlexNet, weights: str, progress: bool) -> AlexNet:
-    """The network, which may have no memory yet, with published weights. Raises UserError where they do not fit."""
-    from alexnet.weights.published import published_state
-
-    state = published_state(model.architecture, weights, progress="auto" if progress else "silent")
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name, value in state.items():
-        if shapes.get(name) != tuple(value.shape):
-            raise UserError(
-                f"the published weights {weights} do not fit: {name} is {tuple(value.shape)}, and the network has "
-                f"{shapes.get(name)}. They have 1000 classes; to learn others from them, train from their checkpoint."
-            )
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(True)

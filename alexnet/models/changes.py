@@ -49,7 +49,7 @@ def change_architecture(
 
     Args:
         image_size: Side of the images the network is for, in pixels; None takes the record's own. It decides whether
-            pools can be exchanged, and is not written into the record. See `create_model` for the others.
+            pools can be exchanged, and is not written into the record. See `build_network` for the others.
 
     Returns:
         The record under its own name, with a summary that lists the changes.

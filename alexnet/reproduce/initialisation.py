@@ -17,7 +17,7 @@ from alexnet.reporting.study_figures import layer_panels, losses_beside
 from alexnet.reproduce.record import number
 from alexnet.reproduce.study import Outcome, Row, Study
 from alexnet.reproduce.workbench import Workbench
-from alexnet.training.network import build_network
+from alexnet.training.network import build_recipe_network
 from alexnet.training.signals import LayerSignal, Signals, find_cause
 from alexnet.training.watch import guessing_loss
 
@@ -119,7 +119,7 @@ def _signals(bench: Workbench, recipe: Recipe) -> tuple[Signals, str]:
     source = open_source(bench.data, recipe.data)
     if source.train is None:
         raise UserError(f"{bench.data} has no training images")
-    model = build_network(recipe, len(source.classes))
+    model = build_recipe_network(recipe, len(source.classes))
     squares = read_squares(source.train, recipe.data.image_size, MEAN_IMAGES)
     if len(squares.pixels) < 2:
         raise UserError(f"{bench.data} has no two training images that can be read")

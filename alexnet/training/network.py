@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from alexnet.config import OptimizerConfig, Recipe, ScheduleConfig
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.models import AlexNet, create_model
+from alexnet.models import AlexNet, build_network
 from alexnet.training.freezing import is_frozen_from_the_start
 from alexnet.training.initial_weights import (
     InitialWeights,
@@ -24,10 +24,10 @@ from alexnet.training.initial_weights import (
 from alexnet.training.run_folder import RunFolder
 
 
-def build_network(recipe: Recipe, num_classes: int) -> AlexNet:
+def build_recipe_network(recipe: Recipe, num_classes: int) -> AlexNet:
     """The network with random weights. Raises UserError for values that do not go together."""
     model = recipe.model
-    return create_model(
+    return build_network(
         model.name,
         num_classes,
         image_size=model.image_size,
@@ -85,7 +85,7 @@ def _with_digest(recipe: Recipe, digest: str | None) -> Recipe:
 
 def start_network(recipe: Recipe, initial: InitialWeights | None, classes: Sequence[str]) -> BegunNetwork:
     """The network before its first step, with random weights or with `initial`. Raises UserError as begin_network."""
-    model = build_network(recipe, len(classes))
+    model = build_recipe_network(recipe, len(classes))
     _check_fits(recipe, model)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
     begun = None if initial is None else copy_weights(model, initial, classes, recipe.model)

@@ -21,7 +21,7 @@ from alexnet.data.sampler import ImageOrder, ShardWindows, StagedOrder
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import EvaluationReport
-from alexnet.models import AlexNet, compare, create_model
+from alexnet.models import AlexNet, build_network, compare
 from alexnet.reporting.metrics_log import MetricsLog, NoLog, open_sinks
 from alexnet.reporting.progress import Mode
 from alexnet.reporting.progress import Progress as ProgressDisplay
@@ -233,7 +233,7 @@ def _network_of_run(network: BegunNetwork, checkpoint: Checkpoint, display: Prog
         return network
     what = "; ".join(f"{item.layer} {item.field}: {item.a}, now {item.b}" for item in differences)
     display.message(f"This run began with another {own.name} than today's, and continues with its own ({what}).")
-    return network._replace(model=create_model(own, checkpoint.num_classes, image_size=checkpoint.image_size))
+    return network._replace(model=build_network(own, checkpoint.num_classes, image_size=checkpoint.image_size))
 
 
 def _preprocessing(

@@ -62,6 +62,7 @@ def _apply(layer: nn.Module, row: LayerShapes, maps: Tensor) -> Tensor:
     if isinstance(row.layer, Linear):
         side = row.inputs[1] if len(row.inputs) == 3 else 1
         # The inputs of a unit are flattened as (channel, row, column): a kernel over the whole of the native maps.
+        assert isinstance(layer.weight, Tensor) and isinstance(layer.bias, Tensor)
         kernels = layer.weight.unflatten(1, (-1, side, side)).to(maps.dtype)
         return F.conv2d(maps, kernels, layer.bias.to(maps.dtype), groups=row.layer.groups)
     return layer(maps)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +19,8 @@ from torch import Tensor
 from alexnet.data.downloads import Download, fetch
 from alexnet.data.preparation import Reporter
 from alexnet.errors import UserError
-from alexnet.models import Architecture, get_architecture
-from alexnet.models.changes import with_dropout
+from alexnet.models import AlexNet, Architecture, build_network, get_architecture
+from alexnet.models.changes import Activation, Pooling, with_dropout
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.files import write_atomically
 
@@ -177,3 +179,59 @@ def published_state(architecture: Architecture, name: str, *, progress: Mode) ->
     with Progress(progress) as reporter:
         path = fetch_weights(published, reporter)
     return import_weights(path, variant=variant).model_state
+
+
+def create_model(
+    name: str | Architecture = "as_run",
+    num_classes: int = 1000,
+    *,
+    weights: str | None = None,
+    progress: bool = True,
+    image_size: int | None = None,
+    initialization: str | None = None,
+    dropout: float | None = None,
+    input_scale: Literal["pixels", "unit"] | None = None,
+    activation: Activation | None = None,
+    pooling: Pooling = "overlapping",
+    without: Sequence[str] = (),
+    seed: int = 0,
+) -> AlexNet:
+    """Build a network with initial weights, or with published ones.
+
+    Args:
+        name: A variant (see `alexnet.models.ARCHITECTURES`) or a record.
+        num_classes: Outputs of the last layer.
+        weights: Published weights: "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for `caffe`,
+            "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for the variant's. They are downloaded once, checked
+            and kept where torch.hub keeps its own. `alexnet.import_weights` makes a checkpoint of them, with classes
+            and preprocessing.
+        progress: Show the download on standard error.
+        image_size: Side of the input in pixels. None, here and below: the variant's own.
+        initialization: A scheme of `alexnet.models.initialization.SCHEMES`.
+        dropout: Probability of dropping a unit, for all dropout layers.
+        input_scale: Kind of images that the network is meant for, "pixels" (0 to 255) or "unit" (0 to 1).
+        activation: Replaces every ReLU.
+        pooling: "overlapping" is the variant's own; "non_overlapping" is the paper's other one (section 3.4).
+        without: Names of layers to leave out; a convolution goes together with its activation.
+        seed: Equal arguments give equal weights.
+
+    Raises:
+        UserError: For an unknown name or scheme, impossible sizes and rates, a left-out layer that others need, and
+            weights that are missing or do not fit.
+    """
+    model = build_network(
+        name, num_classes, image_size=image_size, initialization=initialization, dropout=dropout,
+        input_scale=input_scale, activation=activation, pooling=pooling, without=without, seed=seed,
+    )  # fmt: skip
+    if weights is None:
+        return model
+    state = published_state(model.architecture, weights, progress="auto" if progress else "silent")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if shapes.get(key) != tuple(value.shape):
+            raise UserError(
+                f"the published weights {weights} do not fit: {key} is {tuple(value.shape)}, and the network has "
+                f"{shapes.get(key)}. They have 1000 classes; to learn others from them, train from their checkpoint."
+            )
+    model.load_state_dict(state)
+    return model

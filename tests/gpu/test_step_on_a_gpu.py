@@ -12,7 +12,7 @@ from alexnet.config import OptimizerConfig
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.transfer import batches_on_device
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.ops.triton_input import InputMaker
 from alexnet.ops.triton_runtime import can_run
 from alexnet.runtime.cuda_graph import CudaRunner, GraphedCall
@@ -60,7 +60,7 @@ def deterministic():
 
 @pytest.fixture(scope="module")
 def model():
-    model = create_model("as_run", NUM_CLASSES, seed=1)
+    model = build_network("as_run", NUM_CLASSES, seed=1)
     return model.to(device=CUDA, memory_format=torch.channels_last).train()
 
 

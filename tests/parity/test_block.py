@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alexnet.models import ARCHITECTURES, AlexNet, create_model
+from alexnet.models import ARCHITECTURES, AlexNet, build_network
 from alexnet.ops import block as block_module
 from alexnet.ops import native
 from alexnet.ops.block import Block, Pool, apply_block, plain_block
@@ -236,7 +236,7 @@ def test_torchs_own_checks_of_the_operator_pass() -> None:
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_variant_gives_what_its_layers_give_one_by_one(name: str) -> None:
     architecture = ARCHITECTURES[name]
-    model = create_model(name, 5, seed=1).eval()
+    model = build_network(name, 5, seed=1).eval()
     side = model.image_size
     images = maps_of(2, 3, side, side, scale=60.0 if architecture.input_scale == "pixels" else 1.0)
     with torch.no_grad():
@@ -256,7 +256,7 @@ def test_stages_name_every_layer_once_and_in_order() -> None:
 
 
 def test_a_layer_with_a_hook_runs_by_itself() -> None:
-    model = create_model("cifar_11pct", 5, seed=1).eval()
+    model = build_network("cifar_11pct", 5, seed=1).eval()
     images = maps_of(2, 3, 24, 24, scale=60.0)
     expected = model.activations(images, ["norm2"])["norm2"]
     seen: list[Tensor] = []

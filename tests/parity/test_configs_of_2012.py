@@ -12,7 +12,7 @@ from cfg_interpreter import Row, num_parameters, read, run, shapes_of
 from configs_2012 import CONFIGS
 
 from alexnet.config_io import load_recipe
-from alexnet.models import AlexNet, create_model, get_architecture
+from alexnet.models import AlexNet, build_network, get_architecture
 from alexnet.models.changes import change_architecture
 from alexnet.models.initialization import SCHEMES
 from alexnet.training.schedules import Progress, rate_factor
@@ -126,7 +126,7 @@ def largest_difference(config: str, image_size: int | None, num_images: int) -> 
     Measured: 4e-15 at most, in all configurations and at 68, 88 and 224 px.
     """
     case, rows = CASES[config], read(CONFIGS[config].lines)
-    model = create_model(case.model, NUM_CLASSES, image_size=image_size, seed=3, **case.changes).eval()
+    model = build_network(case.model, NUM_CLASSES, image_size=image_size, seed=3, **case.changes).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

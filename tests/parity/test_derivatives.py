@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
 
-from alexnet.models import AlexNet, create_model, to_plain
+from alexnet.models import AlexNet, build_network, to_plain
 from alexnet.ops import native
 from alexnet.ops.block import Block, Pool, apply_block, plain_block
 from alexnet.ops.chunked_norm import Norm, formula
@@ -87,7 +87,7 @@ def test_tangents_are_the_product_with_the_jacobian(block: Block) -> None:
 @pytest.fixture(scope="module", params=["half", "cifar_18pct", "bn"])
 def model(request: pytest.FixtureRequest) -> AlexNet:
     size = 32 if request.param.startswith("cifar") else 67
-    return create_model(request.param, 5, image_size=size, seed=1).eval()
+    return build_network(request.param, 5, image_size=size, seed=1).eval()
 
 
 def images_of(model: AlexNet) -> Tensor:

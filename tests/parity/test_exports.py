@@ -21,7 +21,7 @@ from alexnet.errors import RunError
 from alexnet.evaluation.inputs import open_inputs
 from alexnet.exporting import native_norm, program
 from alexnet.exporting.verification import drawn_photographs
-from alexnet.models import ARCHITECTURES, create_model
+from alexnet.models import ARCHITECTURES, build_network
 from alexnet.models.architecture import BatchNorm, Dropout, ResponseNorm, SpatialNorm
 from alexnet.ops.response_norm import response_norm_reference
 from alexnet.training.checkpoint import build_model
@@ -207,7 +207,7 @@ def test_the_whole_network_on_real_photographs(suffix, tmp_path, data_folder):
     if not photographs.is_dir():
         pytest.skip(f"no real photographs: looked for {photographs}")
     small = small_checkpoint("as_run", image_size=224)
-    network = create_model("as_run", 1000)
+    network = build_network("as_run", 1000)
     names = tuple(str(number) for number in range(1000))
     checkpoint = replace(
         small,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from alexnet.models import ARCHITECTURES, AlexNet, create_model
+from alexnet.models import ARCHITECTURES, AlexNet, build_network
 from alexnet.models.architecture import ResponseNorm
 
 NUM_CLASSES = 7
@@ -115,7 +115,7 @@ class Case(NamedTuple):
 def case(request: pytest.FixtureRequest) -> Case:
     generator = torch.Generator().manual_seed(3)
     # With the std of 0.01 of `paper` hardly anything of the image would reach fc8.
-    model = create_model(request.param, NUM_CLASSES, initialization="as_run", seed=1)
+    model = build_network(request.param, NUM_CLASSES, initialization="as_run", seed=1)
     masks = {name: torch.rand(1, width, generator=generator) < 0.5 for name, width in model.dropout_layers.items()}
     parameters = {name: parameter.detach().double() for name, parameter in model.named_parameters()}
     for _ in range(50):
@@ -185,7 +185,7 @@ def test_the_other_variants_function_disagrees(case: Case) -> None:
 
 def test_one_tower_norms_see_all_maps() -> None:
     """one_tower is as_run's order without towers: written out with whole layers."""
-    model = create_model("one_tower", NUM_CLASSES, seed=1).eval()
+    model = build_network("one_tower", NUM_CLASSES, seed=1).eval()
     p = dict(model.named_parameters())
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (1, 3, 224, 224), generator=generator) - 120.0
@@ -200,7 +200,7 @@ def test_one_tower_norms_see_all_maps() -> None:
 
 @pytest.mark.parametrize("name", ["as_run", "paper", "conv6"])
 def test_conv1_of_224_padded_is_conv1_of_227_with_zero_rows(name: str) -> None:
-    model = create_model("half", NUM_CLASSES, seed=1)
+    model = build_network("half", NUM_CLASSES, seed=1)
     assert ARCHITECTURES[name].pad_right_bottom == model.architecture.pad_right_bottom == 3
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     extended = torch.zeros(1, 3, 227, 227)

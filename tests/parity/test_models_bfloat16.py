@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet.models import AlexNet, create_model, get_architecture
+from alexnet.models import AlexNet, build_network, get_architecture
 from alexnet.models.architecture import Convolution, Linear, layer_shapes
 
 
 @pytest.fixture(scope="module")
 def model() -> AlexNet:
     """as_run with weights that bfloat16 represents exactly, so that only the arithmetic is compared."""
-    model = create_model("as_run", 10)
+    model = build_network("as_run", 10)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16())

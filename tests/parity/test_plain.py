@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import alexnet
 from alexnet.config import MODEL_NAMES
-from alexnet.models import AlexNet, create_model, layer_table, to_plain
+from alexnet.models import AlexNet, build_network, layer_table, to_plain
 
 TORCHS = ("torch.nn.", "torch.fx.")
 
 
 def small(name: str) -> AlexNet:
-    return create_model(name, 5, image_size=None if name.startswith("cifar") else 67, seed=3).eval()
+    return build_network(name, 5, image_size=None if name.startswith("cifar") else 67, seed=3).eval()
 
 
 def images_of(model: AlexNet, count: int = 2) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alexnet.models import ARCHITECTURES, create_model
+from alexnet.models import ARCHITECTURES, build_network
 from alexnet.ops.space_to_depth import conv2d_by_space_to_depth
 
 
@@ -35,7 +35,7 @@ def test_sums_and_gradients_are_those_of_the_direct_convolution(
 
 @pytest.mark.parametrize("name", ["as_run", "caffe", "torchvision"])
 def test_a_network_with_that_form_of_conv1_gives_the_same_logits(name: str) -> None:
-    model = create_model(name, 5, seed=1).eval()
+    model = build_network(name, 5, seed=1).eval()
     scale = 60.0 if ARCHITECTURES[name].input_scale == "pixels" else 1.0
     images = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0)) * scale
     with torch.no_grad():

@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from alexnet.benchmark.textbook import TextbookNetwork
-from alexnet.models import ARCHITECTURES, create_model
+from alexnet.models import ARCHITECTURES, build_network
 
 NUM_CLASSES = 7
 
 
 def pair(name):
     """Both networks with the same weights, and an image, all in float64: no unit is decided by rounding."""
-    ours = create_model(name, NUM_CLASSES, seed=3)
+    ours = build_network(name, NUM_CLASSES, seed=3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for key, parameter in ours.named_parameters():

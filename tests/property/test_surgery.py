@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from alexnet.models import AlexNet, create_model
+from alexnet.models import AlexNet, build_network
 from alexnet.models.layers import Dropout, GroupedLinear, Local, ResponseNorm, SpatialNorm
 from alexnet.ops import native
 from alexnet.ops.response_norm import response_norm_reference, spatial_norm_reference
@@ -143,7 +143,7 @@ def operate(model: AlexNet, operations: list[str], share: float) -> int:
     kernels=st.booleans(),
 )
 def test_random_surgery_computes_what_the_layers_say(name, operations, share, how, kernels):
-    model = create_model(name, 5, image_size=SIZES[name], seed=2).eval()
+    model = build_network(name, 5, image_size=SIZES[name], seed=2).eval()
     images = images_for(model)
     before = plain(model, images)
     changed = operate(model, operations, share)
@@ -169,7 +169,7 @@ def test_random_surgery_computes_what_the_layers_say(name, operations, share, ho
 @pytest.mark.slow
 @pytest.mark.parametrize("operations", [["leaky"], ["no norm", "average pool"], ["other k", "larger window"]])
 def test_compiled_and_exported_networks_follow_surgery(operations):
-    model = create_model("as_run", 5, image_size=67, seed=2).eval()
+    model = build_network("as_run", 5, image_size=67, seed=2).eval()
     images = images_for(model)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), plain(model, images), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from alexnet.commands.train import split_arguments
 from alexnet.config import BiasScheduleConfig, LayerScheduleConfig, Recipe
 from alexnet.config_io import diff_recipes, from_toml_text, load_recipe, recipe_header, recipe_names, to_toml
 from alexnet.recipe_files import read_recipe
-from alexnet.training.network import build_network
+from alexnet.training.network import build_recipe_network
 from alexnet.training.optimizer import build_optimizer, set_learning_rates
 from alexnet.training.schedules import Progress
 
@@ -65,7 +65,7 @@ def weight_schedule(recipe):
 
 def trained_layers(recipe):
     """Names of the layers with weights in the recipe's network."""
-    model = build_network(recipe, 10)
+    model = build_recipe_network(recipe, 10)
     return {key.rpartition(".")[0] for key, _ in model.named_parameters()}
 
 
@@ -200,7 +200,7 @@ LAST_RATES = {
 
 def rates_at(recipe, epoch):
     """Layer -> (rate of its weights, rate of its biases) at an epoch."""
-    optimizer = build_optimizer(build_network(recipe, 10), recipe.optimizer)
+    optimizer = build_optimizer(build_recipe_network(recipe, 10), recipe.optimizer)
     set_learning_rates(optimizer, recipe.schedule, Progress(epoch, epoch / recipe.train.epochs), 1e-4)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     return {name: (rates[f"{name}.weight"], rates[f"{name}.bias"]) for name in ALL}

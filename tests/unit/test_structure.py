@@ -52,11 +52,10 @@ MAY_IMPORT = {
     "cli": {"commands", "config_io", "runtime", "training"},
     "__main__": {"cli"},
 }
-# The predictor and the report open checkpoints by their path, create_model fetches published weights, and a checkpoint
-# may be on the Hub; they do so inside a function. Others name their type.
+# The predictor and the report open checkpoints by their path, and a checkpoint may be on the Hub; they do so inside a
+# function. Others name their type.
 LAZILY = {
     "evaluation": {"training"},
-    "models": {"weights"},
     "reporting": {"training"},
     "training": {"hub"},
     "visualize": {"training"},

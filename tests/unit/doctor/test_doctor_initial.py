@@ -7,7 +7,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.doctor import recipe as recipe_module
 from alexnet.doctor.examine import examine, sort_things
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
 
@@ -21,7 +21,7 @@ def pets(tmp_path):
     """A checkpoint of a network for three classes, squares of 4 px more; a small one of 32 px unless it is named."""
 
     def write(mean=127.0, step=70, name="cifar_quick", size=32):
-        model = create_model(name, 3, image_size=size, seed=5)
+        model = build_network(name, 3, image_size=size, seed=5)
         squares = size + 4
         preprocessing = Preprocessing(
             squares, size, "pixels", "rgb", "at_crop", torch.full((squares, squares, 3), mean)

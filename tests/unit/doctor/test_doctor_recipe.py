@@ -13,7 +13,7 @@ from alexnet.doctor.activations import inspect_start
 from alexnet.doctor.data import inspect_data
 from alexnet.doctor.findings import is_healthy
 from alexnet.doctor.recipe import inspect_fit, inspect_recipe
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.training.memory import step_memory
 
 
@@ -99,7 +99,7 @@ def test_where_not_even_one_image_fits_no_micro_batch_is_advised(monkeypatch):
 
 
 def test_the_estimate_of_memory_counts_what_is_kept_and_weights():
-    model = create_model("cifar_quick", 10)
+    model = build_network("cifar_quick", 10)
     memory = step_memory(from_toml_text("", [*CIFAR, "train.batch_size=64"]), model, torch.float32)
     with torch.no_grad():
         activations = model.activations(torch.zeros(1, 3, 32, 32))

@@ -14,7 +14,7 @@ from alexnet.evaluation.features import (
     stream_features,
     write_features,
 )
-from alexnet.models import ARCHITECTURES, create_model, get_architecture
+from alexnet.models import ARCHITECTURES, build_network, get_architecture
 from alexnet.training.checkpoint import load_checkpoint
 
 LAYERS = ("conv1", "norm1", "relu1", "relu2", "cnorm2", "pool5", "fc6", "relu7", "drop7", "fc8")
@@ -22,7 +22,7 @@ LAYERS = ("conv1", "norm1", "relu1", "relu2", "cnorm2", "pool5", "fc6", "relu7",
 
 @pytest.fixture(scope="module")
 def model():
-    return create_model("as_run", 3, image_size=67)
+    return build_network("as_run", 3, image_size=67)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -15,7 +15,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.evaluation.inputs import _web_opener, download, is_image_bytes, open_inputs
 from alexnet.evaluation.predictor import IMAGES_PER_BATCH, Predictor, load_predictor, predict, predict_each
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 COLORS = ("red", "green", "blue")
@@ -288,7 +288,7 @@ def test_top_beyond_the_classes_gives_all_of_them_summing_to_one():
 
 
 def save_small_checkpoint(path, classes=("n0", "n1", "n2"), seed=0):
-    model = create_model("cifar_quick", num_classes=len(classes), seed=seed)
+    model = build_network("cifar_quick", num_classes=len(classes), seed=seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)

@@ -19,7 +19,7 @@ import alexnet
 from alexnet import cli
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 pytest.importorskip("huggingface_hub", reason="the Hub's library is not installed: pip install 'alexnet[hub]'")
@@ -35,7 +35,7 @@ SUMMARY = {**METRICS, "views": "ten_crop", "top1_error": 0.2, "top1_interval": [
 
 
 def make_checkpoint(seed=3, **fields):
-    model = create_model("cifar_quick", 3, seed=seed)
+    model = build_network("cifar_quick", 3, seed=seed)
     mean = torch.rand(36, 36, 3, generator=torch.Generator().manual_seed(seed)) * 255
     values = {
         "architecture": model.architecture,

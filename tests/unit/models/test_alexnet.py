@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from alexnet.config import MODEL_NAMES
 from alexnet.errors import UserError
-from alexnet.models import ARCHITECTURES, AlexNet, create_model, layer_table, minimum_image_size
+from alexnet.models import ARCHITECTURES, AlexNet, build_network, layer_table, minimum_image_size
 from alexnet.models.layers import GroupedLinear
 
 
 @pytest.fixture(scope="module")
 def small() -> AlexNet:
     """The half net for images of 67 pixels: everything as_run has, at a hundredth of the cost."""
-    return create_model("half", 5, image_size=67, seed=1)
+    return build_network("half", 5, image_size=67, seed=1)
 
 
 def _images(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -32,7 +32,7 @@ def _images(count: int, side: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_every_variant_runs_forward_and_backward_into_float32_gradients(name: str, dtype: torch.dtype) -> None:
     size = None if name.startswith("cifar") else 67
-    model = create_model(name, 5, image_size=size)
+    model = build_network(name, 5, image_size=size)
     scale = 1.0 if model.architecture.input_scale == "pixels" else 1 / 60
     images = (_images(2, model.image_size) * scale).to(dtype).to(memory_format=torch.channels_last)
     logits = model(images)
@@ -49,7 +49,7 @@ def test_every_variant_runs_forward_and_backward_into_float32_gradients(name: st
 
 def test_maps_stay_channels_last_until_they_are_flattened() -> None:
     for name in ("as_run", "bn", "cifar_18pct"):
-        model = create_model(name, 5, image_size=None if name.startswith("cifar") else 67)
+        model = build_network(name, 5, image_size=None if name.startswith("cifar") else 67)
         images = _images(2, model.image_size).to(memory_format=torch.channels_last)
         for layer, outputs in model.activations(images).items():
             if outputs.ndim == 4 and min(outputs.shape[1:]) > 1:
@@ -91,16 +91,16 @@ def test_masks_are_those_of_the_named_layers(small: AlexNet) -> None:
 
 
 def test_dropout_override_changes_every_layer() -> None:
-    model = create_model("half", 5, image_size=67, dropout=0.2)
+    model = build_network("half", 5, image_size=67, dropout=0.2)
     assert model.drop6.p == model.drop7.p == 0.2
-    without = create_model("half", 5, image_size=67, dropout=0.0)
+    without = build_network("half", 5, image_size=67, dropout=0.0)
     assert without.dropout_layers == {}
     images = _images(1, 67)
     with torch.no_grad():
         assert torch.equal(without.train()(images), without.eval()(images))
-    assert create_model("torchvision", 5, image_size=67).dropout_layers == {"drop5": 9216, "drop6": 4096}
+    assert build_network("torchvision", 5, image_size=67).dropout_layers == {"drop5": 9216, "drop6": 4096}
     with pytest.raises(UserError, match="at least 0 and less than 1"):
-        create_model("cifar_quick", dropout=1.0)
+        build_network("cifar_quick", dropout=1.0)
 
 
 def test_activations_are_the_stages_of_forward(small: AlexNet) -> None:
@@ -163,7 +163,7 @@ def test_a_mask_for_a_layer_that_takes_none_is_refused(small: AlexNet) -> None:
 
 
 def test_the_number_of_classes_is_that_of_the_head() -> None:
-    model = create_model("cifar_quick", 10)
+    model = build_network("cifar_quick", 10)
     assert model.num_classes == 10
     model.fc10 = nn.Linear(64, 3)
     assert model.num_classes == 3
@@ -175,7 +175,7 @@ def test_the_number_of_classes_is_that_of_the_head() -> None:
 
 
 def test_changed_layers_are_those_that_the_record_does_not_describe() -> None:
-    model = create_model("cifar_11pct", 10)
+    model = build_network("cifar_11pct", 10)
     assert model.changed_layers() == []
     model.relu1 = nn.LeakyReLU()
     model.pool2.kernel_size = 2
@@ -184,7 +184,7 @@ def test_changed_layers_are_those_that_the_record_does_not_describe() -> None:
 
 
 def test_a_layer_that_was_removed_is_named(small: AlexNet) -> None:
-    model = create_model("cifar_quick", 10)
+    model = build_network("cifar_quick", 10)
     del model.relu2
     with pytest.raises(ValueError, match="relu2"):
         model(_images(1, 32))
@@ -195,11 +195,11 @@ def test_an_impossible_size_names_the_smallest_and_the_variants_that_fit() -> No
         r"image_size = 32 is too small for as_run: .* smallest size that fits is 36 px\. Models for 32 px: cifar_quick"
     )
     with pytest.raises(UserError, match=message):
-        create_model("as_run", image_size=32)
+        build_network("as_run", image_size=32)
     with pytest.raises(UserError, match="smallest size that fits is 4 px"):
-        create_model("cifar_13pct", image_size=1)
+        build_network("cifar_13pct", image_size=1)
     with pytest.raises(UserError, match="at least one class"):
-        create_model("cifar_quick", 0)
+        build_network("cifar_quick", 0)
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
@@ -237,7 +237,7 @@ def test_a_record_can_be_built_and_weights_assigned_without_initialising(small: 
 
 def test_create_model_takes_a_record() -> None:
     record = replace(ARCHITECTURES["cifar_quick"], name="mine")
-    assert create_model(record, 4).architecture == record
+    assert build_network(record, 4).architecture == record
 
 
 def _reached(layer: nn.Module, inputs: int, outputs: slice) -> list[int]:
@@ -249,7 +249,7 @@ def _reached(layer: nn.Module, inputs: int, outputs: slice) -> list[int]:
 
 
 def test_towers_without_communication_meet_in_fc8_only() -> None:
-    model = create_model("no_communication", 5, image_size=67, seed=1).eval()
+    model = build_network("no_communication", 5, image_size=67, seed=1).eval()
     maps = torch.randn(1, 96, 7, 7, requires_grad=True)
     layers = dict(model.layers())
     outputs = maps
@@ -264,20 +264,20 @@ def test_towers_without_communication_meet_in_fc8_only() -> None:
 
 
 def test_conv2_conv4_conv5_see_one_tower_and_conv3_sees_both() -> None:
-    model = create_model("as_run", 5, image_size=67)
+    model = build_network("as_run", 5, image_size=67)
     for name, inputs, outputs in (("conv2", 96, 256), ("conv4", 384, 384), ("conv5", 384, 256)):
         layer = model.get_submodule(name)
         assert _reached(layer, inputs, slice(outputs // 2, None)) == list(range(inputs // 2, inputs)), name
         assert _reached(layer, inputs, slice(0, outputs // 2)) == list(range(inputs // 2)), name
     assert _reached(model.get_submodule("conv3"), 256, slice(192, None)) == list(range(256))
-    assert _reached(create_model("one_tower", 5, image_size=67).get_submodule("conv2"), 96, slice(128, None)) == list(
+    assert _reached(build_network("one_tower", 5, image_size=67).get_submodule("conv2"), 96, slice(128, None)) == list(
         range(96)
     )
 
 
 def test_towers_stay_apart_until_conv3() -> None:
     """A change in conv1's first half reaches only the first half of pool2, and everything of conv3."""
-    model = create_model("as_run", 5, image_size=67, seed=1).eval()
+    model = build_network("as_run", 5, image_size=67, seed=1).eval()
     images = _images(1, 67)
     with torch.no_grad():
         before = model.activations(images, ["pool2", "conv3"])

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexnet.config_io import load_recipe
-from alexnet.models import ARCHITECTURES, create_model
+from alexnet.models import ARCHITECTURES, build_network
 from alexnet.models.architecture import BatchNorm, Convolution, Dropout, Linear, MaxPool, ReLU
 from alexnet.training.optimizer import parameter_groups
 from alexnet.training.schedules import Progress, rate_factor, warmup_factor
@@ -71,7 +71,7 @@ def test_the_inputs_are_those_of_the_prototxt() -> None:
 
 def test_inputs_that_are_not_divided_give_the_outputs_and_gradients_of_divided_ones() -> None:
     """conv1 and bn1 of `bn` on pixels against torch's on pixels / 256 with the eps of the prototxt."""
-    model = create_model("bn", 10, image_size=67).double().train()
+    model = build_network("bn", 10, image_size=67).double().train()
     conv1, bn1 = model.get_submodule("conv1"), model.get_submodule("bn1")
     generator = torch.Generator().manual_seed(0)
     # Little contrast, so that the variance of conv1's outputs is near eps.
@@ -91,7 +91,7 @@ def test_inputs_that_are_not_divided_give_the_outputs_and_gradients_of_divided_o
 
 
 def test_the_initial_values_are_those_of_the_prototxt() -> None:
-    parameters = dict(create_model("bn", 1000, image_size=67).named_parameters())
+    parameters = dict(build_network("bn", 1000, image_size=67).named_parameters())
     fillers = {name: row[-2:] for table in (CONVOLUTIONS, LINEAR) for name, row in table.items()}
     for name, (std, bias) in fillers.items():
         assert parameters[f"{name}.weight"].std().item() == pytest.approx(std, rel=0.02), name
@@ -116,7 +116,7 @@ def test_the_recipes_are_the_solver_files(name: str) -> None:
     assert recipe.train.epochs == 100
     assert iterations * images / IMAGES == pytest.approx(100, rel=0.025)
     # No param has lr_mult or decay_mult: both are 1 for biases and for batch norm too.
-    model = create_model("bn", 10, image_size=67)
+    model = build_network("bn", 10, image_size=67)
     groups = parameter_groups(model, optimizer)
     assert {(group["base_lr"], group["weight_decay"]) for group in groups} == {(base, 0.0005)}
 
@@ -145,5 +145,5 @@ def test_the_rate_follows_the_solver_but_for_what_the_header_says(name: str, low
 
 def test_checkpoints_from_before_keep_their_own_initialization() -> None:
     """Their records name the scheme "bn", which no variant has any more."""
-    parameters = dict(create_model(replace(BN, initialization="bn"), 10, image_size=67).named_parameters())
+    parameters = dict(build_network(replace(BN, initialization="bn"), 10, image_size=67).named_parameters())
     assert parameters["fc6.weight"].std().item() == pytest.approx(0.01, rel=0.02)

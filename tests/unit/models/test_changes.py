@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from alexnet.config import MODEL_NAMES, ModelConfig
 from alexnet.errors import UserError
-from alexnet.models import ARCHITECTURES, AlexNet, Architecture, compare, create_model, layer_table
+from alexnet.models import ARCHITECTURES, AlexNet, Architecture, build_network, compare, layer_table
 from alexnet.models.architecture import Convolution, Linear, ReLU, SiLU, Tanh, layer_shapes
 from alexnet.models.changes import ACTIVATIONS, change_architecture
 
@@ -50,7 +50,7 @@ def test_the_choices_of_the_recipe_are_those_of_the_network() -> None:
 
 @pytest.mark.parametrize(("activation", "function"), [("tanh", torch.tanh), ("silu", F.silu), ("relu", F.relu)])
 def test_the_activation_is_the_function_of_its_name(activation: str, function: object) -> None:
-    model = create_model("half", 5, image_size=67, activation=activation, seed=1).eval()  # type: ignore[arg-type]
+    model = build_network("half", 5, image_size=67, activation=activation, seed=1).eval()  # type: ignore[arg-type]
     images = torch.randint(0, 256, (2, 3, 67, 67), generator=torch.Generator().manual_seed(0)) - 120.0
     with torch.no_grad():
         outputs = model.activations(images)
@@ -134,8 +134,8 @@ def test_at_every_image_size_the_last_maps_keep_their_size_or_the_pools_are_refu
 @pytest.mark.parametrize("size", [112, 115, 150, 176])
 def test_a_network_is_not_built_where_its_last_maps_would_change(size: int) -> None:
     with pytest.raises(UserError):
-        create_model("half", 5, image_size=size, pooling="non_overlapping")
-    assert create_model("half", 5, image_size=size).fc6.in_features in (256 * 9, 256 * 16, 256 * 25)
+        build_network("half", 5, image_size=size, pooling="non_overlapping")
+    assert build_network("half", 5, image_size=size).fc6.in_features in (256 * 9, 256 * 16, 256 * 25)
 
 
 def test_images_of_the_cifar_nets_have_their_own_sizes() -> None:
@@ -147,7 +147,7 @@ def test_images_of_the_cifar_nets_have_their_own_sizes() -> None:
 
 def test_images_that_are_too_small_are_refused_as_they_are_with_overlap() -> None:
     with pytest.raises(UserError, match="smallest size that fits is 36"):
-        create_model("as_run", 5, image_size=35, pooling="non_overlapping")
+        build_network("as_run", 5, image_size=35, pooling="non_overlapping")
     assert _refused(36) == [56], "with 2 x 2 windows and less padding nothing would be left of the maps"
 
 
@@ -203,15 +203,15 @@ def test_conv6_left_out_is_the_network_without_it() -> None:
 )
 def test_what_cannot_be_left_out_is_refused_with_a_remedy(without: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        create_model("as_run", 5, image_size=67, without=without)
+        build_network("as_run", 5, image_size=67, without=without)
     assert "Models for" not in str(caught.value), "another size would not help"
 
 
 def test_other_values_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match="activation = 'gelu'; it is one of relu, tanh, silu"):
-        create_model("half", 5, activation="gelu")  # type: ignore[arg-type]
+        build_network("half", 5, activation="gelu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="pooling = 'none'; it is overlapping or non_overlapping"):
-        create_model("half", 5, pooling="none")  # type: ignore[arg-type]
+        build_network("half", 5, pooling="none")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("without", ["conv5", "pool5"])
@@ -255,8 +255,10 @@ def test_records_of_before_linear_layers_had_groups_can_be_read() -> None:
 
 
 def test_layers_that_stay_begin_as_they_did() -> None:
-    own = create_model("half", 5, image_size=67, seed=3).state_dict()
-    changed = create_model("half", 5, image_size=67, seed=3, activation="tanh", without=["norm1", "conv4"]).state_dict()
+    own = build_network("half", 5, image_size=67, seed=3).state_dict()
+    changed = build_network(
+        "half", 5, image_size=67, seed=3, activation="tanh", without=["norm1", "conv4"]
+    ).state_dict()
     assert set(own) - set(changed) == {"conv4.weight", "conv4.bias"}
     for name in set(changed) - {"conv5.weight"}:
         assert torch.equal(own[name], changed[name]), name

@@ -9,7 +9,7 @@ import torch
 
 from alexnet.config import INITIALIZATIONS
 from alexnet.errors import UserError
-from alexnet.models import ARCHITECTURES, SCHEMES, AlexNet, create_model, initialize
+from alexnet.models import ARCHITECTURES, SCHEMES, AlexNet, build_network, initialize
 
 BIASES_OF_1 = {"conv2", "conv4", "conv5", "fc6", "fc7"}
 
@@ -17,7 +17,7 @@ BIASES_OF_1 = {"conv2", "conv4", "conv5", "fc6", "fc7"}
 def _model(name: str, scheme: str, seed: int = 0) -> AlexNet:
     """Few classes and a small image: fc6 has a quarter of a million weights instead of 38 million."""
     size = None if name.startswith("cifar") else 67
-    return create_model(name, 10, image_size=size, initialization=scheme, seed=seed)
+    return build_network(name, 10, image_size=size, initialization=scheme, seed=seed)
 
 
 @pytest.mark.parametrize("scheme", ["as_run", "paper", "caffe", "caffenet"])
@@ -49,7 +49,7 @@ def test_cifar_tables() -> None:
         "cifar_11pct": {"conv1": 1e-4, "conv2": 0.01, "local3": 0.04, "local4": 0.04, "fc10": 0.01},
     }
     for name, table in expected.items():
-        model = create_model(name, 10)
+        model = build_network(name, 10)
         parameters = dict(model.named_parameters())
         assert {key.removesuffix(".weight") for key in parameters if key.endswith(".weight")} == set(table)
         for layer, std in table.items():
@@ -58,7 +58,7 @@ def test_cifar_tables() -> None:
 
 
 def test_torch_default_is_torchs_distribution() -> None:
-    model = create_model("torchvision", 10, image_size=67)
+    model = build_network("torchvision", 10, image_size=67)
     for layer in (model.conv1, model.conv2, model.fc6):
         weight, bias = layer.weight, layer.bias
         bound = 1 / math.sqrt(weight[0].numel())  # type: ignore[index,union-attr]
@@ -136,15 +136,15 @@ def test_batch_norms_begin_as_the_identity() -> None:
 
 def test_unknown_schemes_and_schemes_of_other_nets_are_refused() -> None:
     with pytest.raises(UserError, match="no initialization 'xavier'; there are as_run, paper, caffe"):
-        create_model("cifar_quick", 10, initialization="xavier")
+        build_network("cifar_quick", 10, initialization="xavier")
     with pytest.raises(UserError, match="'as_run' says nothing about the layer 'fc64'; torch_default fits every model"):
-        create_model("cifar_quick", 10, initialization="as_run")
-    local = create_model("cifar_13pct", 10, initialization="torch_default").local3
+        build_network("cifar_quick", 10, initialization="as_run")
+    local = build_network("cifar_13pct", 10, initialization="torch_default").local3
     assert local.weight.abs().max().item() == pytest.approx(1 / math.sqrt(64 * 9), rel=0.01)  # type: ignore[union-attr,operator]
 
 
 def test_initialize_overwrites_everything() -> None:
-    model = create_model("cifar_quick", 10, seed=1)
+    model = build_network("cifar_quick", 10, seed=1)
     expected = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from alexnet.models import create_model, get_architecture
+from alexnet.models import build_network, get_architecture
 from alexnet.models.architecture import ReLU
 from alexnet.models.receptive_field import ReceptiveField, receptive_fields
 
@@ -31,7 +31,7 @@ def test_a_unit_depends_on_its_field_and_on_nothing_else(name):
     """The gradient of a unit by the pixels: with positive weights no path cancels another."""
     architecture = get_architecture(name)
     size = 99 if name == "as_run" else architecture.image_size
-    model = create_model(name, 2, image_size=size).eval()
+    model = build_network(name, 2, image_size=size).eval()
     fields = receptive_fields(architecture, size)
     with torch.no_grad():
         for weight in model.parameters():

@@ -11,7 +11,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.squares import ImageSet
 from alexnet.errors import UserError
 from alexnet.evaluation.report import Protocol, summarize
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.reporting import image_sections
 from alexnet.reporting.image_sections import confused_pairs
 from alexnet.reporting.report import save_report_images, write_report
@@ -114,7 +114,7 @@ def make_run(folder, num_classes=4, num_images=60, size=40, names=None, finished
 
 
 def small_checkpoint(ids, names, model_name="cifar_quick", channel_order="rgb"):
-    model = create_model(model_name, num_classes=len(ids))
+    model = build_network(model_name, num_classes=len(ids))
     preprocessing = Preprocessing(40, 32, "pixels", channel_order, "center_crop", torch.zeros(40, 40, 3))
     return Checkpoint(
         model.architecture, len(ids), 32, tuple(ids), tuple(names), preprocessing, {}, "digits", 40, 8.0, {},

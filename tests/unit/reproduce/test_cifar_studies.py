@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet.config_io import diff_recipes, load_recipe
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.reporting.progress import Progress
 from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce import figure_1, lrn_cifar, precision
@@ -28,7 +28,7 @@ def bench(tmp_path):
 def test_figure_1_has_no_regularisation_of_any_kind(unit, tmp_path):
     whole = Workbench(tmp_path, "shapes", (0,), (), "full", Progress("silent"))
     recipe = figure_1.recipe_of(whole, unit, 0.002, 0)
-    model = create_model(recipe.model.name, 10, activation=recipe.model.activation)
+    model = build_network(recipe.model.name, 10, activation=recipe.model.activation)
     groups = build_optimizer(model, recipe.optimizer).param_groups
     assert [group["weight_decay"] for group in groups] == [0.0] * len(groups)
     assert recipe.augment.crop == "center" and not recipe.augment.flip and recipe.augment.color_noise == 0

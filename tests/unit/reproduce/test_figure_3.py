@@ -5,7 +5,7 @@ from shapes_network import TWO_TOWERS
 from study_stand_ins import bench_of, write_checkpoint
 
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.reproduce import figure_3, trained
 from alexnet.reproduce.figure_3 import chance_of_split, smoothness
 from alexnet.visualize.kernels import color_share
@@ -35,7 +35,7 @@ def test_banks_that_differ_are_told_from_banks_that_do_not():
 
 
 def test_a_given_network_is_drawn_and_measured(tmp_path):
-    model = create_model(TWO_TOWERS, 10)
+    model = build_network(TWO_TOWERS, 10)
     with torch.no_grad():
         model.conv1.weight[:] = model.conv1.weight.mean(dim=(2, 3), keepdim=True)  # blank, so smooth
         model.conv1.weight[:4] = model.conv1.weight[:4].mean(dim=1, keepdim=True)
@@ -53,7 +53,7 @@ def test_a_given_network_is_drawn_and_measured(tmp_path):
 
 
 def test_banks_that_do_not_differ_are_said_not_to(tmp_path, monkeypatch):
-    model = create_model(TWO_TOWERS, 10)
+    model = build_network(TWO_TOWERS, 10)
     with torch.no_grad():
         model.conv1.weight[4:] = model.conv1.weight[:4]
     path = write_checkpoint(tmp_path / "small.pt", model=model)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from study_stand_ins import bench_of
 
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.reproduce import initialisation
 from alexnet.reproduce.initialisation import STARTS, first_below
 
@@ -30,7 +30,7 @@ def test_the_starts_differ_in_what_they_say():
     bench = bench_of_nothing()
     recipes = {label: bench.recipe("folder", *start.overrides) for label, start in starts.items()}
     models = {
-        label: create_model(
+        label: build_network(
             recipe.model.name,
             10,
             image_size=67,

@@ -83,12 +83,13 @@ def test_differences_are_overrides():
 
 
 def test_small_images_keep_the_last_maps_of_both_kinds_of_pools_alike():
-    from alexnet.training.network import build_network
+    from alexnet.training.network import build_recipe_network
 
     ablation = next(item for item in ABLATIONS if item.name == "non-overlapping-pools")
     bench = RehearsalBench(scale="small")
     networks = [
-        build_network(recipe_for(bench, name, 0, base=ablation.base), 10) for name in (ablation.base, ablation.recipe)
+        build_recipe_network(recipe_for(bench, name, 0, base=ablation.base), 10)
+        for name in (ablation.base, ablation.recipe)
     ]
     shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
     assert shapes[0] == shapes[1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.models import Architecture, create_model
+from alexnet.models import Architecture, build_network
 from alexnet.models.architecture import Convolution, Dropout, Linear, MaxPool, ReLU, ResponseNorm
 from alexnet.training.checkpoint import Checkpoint
 
@@ -32,7 +32,7 @@ TINY = Architecture(
 
 @pytest.fixture
 def tiny_model():
-    return create_model(TINY, 4, seed=1)
+    return build_network(TINY, 4, seed=1)
 
 
 @pytest.fixture

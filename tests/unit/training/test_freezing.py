@@ -9,7 +9,7 @@ from test_step import CPU, make_batch, masks
 
 from alexnet.config import OptimizerConfig
 from alexnet.config_io import from_toml_text
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.models.architecture import BatchNorm
 from alexnet.training.freezing import freeze_by_rate, is_frozen_from_the_start
 from alexnet.training.graphed_step import GraphedStep
@@ -78,7 +78,7 @@ def test_a_step_with_everything_frozen_changes_nothing(tiny_model, tiny_preproce
 def normed_model(tiny_model):
     layers = tiny_model.architecture.layers
     with_norm = (layers[0], BatchNorm("bn1", eps=1e-5, momentum=0.1), *layers[1:])
-    return create_model(replace(tiny_model.architecture, layers=with_norm), 4, seed=1)
+    return build_network(replace(tiny_model.architecture, layers=with_norm), 4, seed=1)
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics_and_uses_them(tiny_model, tiny_preprocessing):

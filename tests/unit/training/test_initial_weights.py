@@ -14,7 +14,7 @@ from alexnet.config import ModelConfig
 from alexnet.config_io import from_toml_text, load_recipe
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
-from alexnet.models import AlexNet, create_model, get_architecture
+from alexnet.models import AlexNet, build_network, get_architecture
 from alexnet.models.architecture import BatchNorm
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet.training.initial_weights import (
@@ -68,20 +68,20 @@ def initial_of(model, **fields):
 
 @pytest.fixture(scope="module")
 def trained():
-    return create_model("cifar_quick", 3, seed=5)
+    return build_network("cifar_quick", 3, seed=5)
 
 
 def begin(name, initial, classes=("a", "b"), **options):
     """A new network of some variant with the copied weights, and what was copied."""
     config = ModelConfig(name=name, **options)
-    model = create_model(name, len(classes), image_size=config.image_size, activation=config.activation, seed=9)
+    model = build_network(name, len(classes), image_size=config.image_size, activation=config.activation, seed=9)
     return model, copy_weights(model, initial, classes, config)
 
 
 def test_all_but_the_last_layer_is_copied_for_other_classes(trained):
     model, layers = begin("cifar_quick", initial_of(trained))
     assert layers == (("conv1", "conv2", "conv3", "fc64"), ("fc10",))
-    fresh = create_model("cifar_quick", 2, seed=9)
+    fresh = build_network("cifar_quick", 2, seed=9)
     for name, parameter in model.named_parameters():
         source = fresh if name.startswith("fc10") else trained
         assert torch.equal(parameter, source.get_parameter(name)), name
@@ -107,7 +107,7 @@ def test_layers_may_be_left_at_random(trained):
 def test_the_statistics_of_batch_norms_come_along(tiny_model):
     layers = tiny_model.architecture.layers
     normed = replace(tiny_model.architecture, layers=(layers[0], BatchNorm("bn1", 1e-5, 0.1), *layers[1:]))
-    trained, model = create_model(normed, 3), create_model(normed, 2)
+    trained, model = build_network(normed, 3), build_network(normed, 2)
     trained.bn1.running_mean.fill_(3.0)
     trained.bn1.num_batches_tracked.fill_(12)
     assert "bn1" in copy_weights(model, initial_of(trained), ("a", "b"), ModelConfig()).copied
@@ -151,7 +151,7 @@ def test_another_size_is_fine_for_layers_that_do_not_depend_on_it(trained):
 
 
 def test_another_dropout_is_let_through_and_told(tiny_model):
-    model = create_model(tiny_model.architecture, 2, dropout=0.2)
+    model = build_network(tiny_model.architecture, 2, dropout=0.2)
     assert copy_weights(model, initial_of(tiny_model), ("a", "b"), ModelConfig()).new == ("fc8",)
     told = dropout_difference(checkpoint_of(tiny_model), model)
     assert told is not None and "0.5 there and is 0.2 here" in told and "1.6 times" in told
@@ -321,7 +321,7 @@ def test_frozen_layers_of_a_run_stay_those_of_the_checkpoint(run, tmp_path, trai
     for name, parameter in trained.named_parameters():
         if not name.startswith("fc10"):
             assert torch.equal(state[name], parameter), name
-    fresh = create_model("cifar_quick", 2, seed=0)
+    fresh = build_network("cifar_quick", 2, seed=0)
     assert not torch.equal(state["fc10.weight"], fresh.fc10.weight)
 
 

@@ -12,7 +12,7 @@ from small_networks import small
 from alexnet.config import Recipe
 from alexnet.config_io import load_recipe
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.runtime.distributed import World
 from alexnet.training.parallelism import check_division, check_parallelism, rows_to_read
 
@@ -75,7 +75,7 @@ def test_what_does_not_go_together_is_refused(overrides, size, message):
 @pytest.mark.parametrize("rank", [0, 4, 7])
 def test_a_share_without_an_output_is_refused_alike_everywhere(rank):
     # Shares of ceil(10 / 8) = 2 outputs are dealt out after five processes.
-    model = create_model(small("as_run"), 10, image_size=67)
+    model = build_network(small("as_run"), 10, image_size=67)
     with pytest.raises(UserError, match=r"^fc6 has 10 outputs, which cannot be shared out among 8 processes"):
         check_division(recipe("parallel.classifier=shard"), model, World(rank=rank, size=8))
     check_division(recipe("parallel.classifier=shard"), model, World(rank=rank % 2, size=2))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.models.architecture import BatchNorm
 from alexnet.training.signals import find_cause, measure_signals, slow_start
 
@@ -45,7 +45,7 @@ def test_measuring_changes_nothing(tiny_model):
     layers = tiny_model.architecture.layers
     with_norm = (layers[0], BatchNorm("bn1", eps=1e-5, momentum=0.1), *layers[1:])
     normed = replace(tiny_model.architecture, layers=with_norm)
-    model = create_model(normed, 4, seed=1).train()
+    model = build_network(normed, 4, seed=1).train()
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
     measure_signals(model, images_like(1.0, 16), labels_of())
@@ -57,13 +57,13 @@ def test_measuring_changes_nothing(tiny_model):
 
 @pytest.mark.parametrize("model", ["as_run", "caffe"])
 def test_a_network_as_it_was_run_has_a_sound_signal(model):
-    network = create_model(model, 4)
+    network = build_network(model, 4)
     signals = measure_signals(network, images_like(60.0, network.image_size, 4), labels_of(4))
     assert find_cause(signals, "pixels", 0.01) is None
 
 
 def test_the_initialization_of_the_text_loses_the_signal_on_its_way():
-    network = create_model("as_run", 4, initialization="paper")
+    network = build_network("as_run", 4, initialization="paper")
     signals = measure_signals(network, images_like(60.0, 224, 4), labels_of(4))
     cause = find_cause(signals, "pixels", 0.01)
     assert cause is not None and cause.id == "vanishing-signal" and "fc7 0.0" in cause.what

@@ -2,7 +2,7 @@
 
 import torch
 
-from alexnet.models import Architecture, create_model
+from alexnet.models import Architecture, build_network
 from alexnet.models.architecture import Convolution, Dropout, Linear, MaxPool, ReLU, ResponseNorm, SpatialNorm
 
 IMAGE_SIZE = 35
@@ -40,7 +40,7 @@ def architecture(**changes):
 
 
 def small_model(seed=0, **changes):
-    return create_model(architecture(**changes), CLASSES, seed=seed).eval()
+    return build_network(architecture(**changes), CLASSES, seed=seed).eval()
 
 
 def random_inputs(count=1, size=IMAGE_SIZE, seed=0):

@@ -4,7 +4,7 @@ from networks_to_see import IMAGE_SIZE, architecture, random_inputs, small_model
 from torch.nn import functional as F
 
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.models.architecture import AdaptiveAveragePool, Convolution, Dropout, Linear, MaxPool, ReLU
 from alexnet.models.receptive_field import receptive_fields
 from alexnet.visualize.dense import dense_logits, window_field
@@ -28,7 +28,7 @@ WITHOUT_PADDING = (
      ("cifar_18pct", None)],
 )  # fmt: skip
 def test_on_an_image_of_the_networks_own_size_it_is_the_classifier(name, size):
-    model = create_model(name, 3, image_size=size).eval()
+    model = build_network(name, 3, image_size=size).eval()
     inputs = 30 * random_inputs(2, model.image_size)
     with torch.no_grad():
         expected = model(inputs)
@@ -90,7 +90,7 @@ def test_windows_that_reach_over_the_edge_are_left_out():
 
 def test_networks_and_images_without_a_dense_form_are_refused():
     with pytest.raises(UserError, match="local3 has weights of its own for every position"):
-        dense_logits(create_model("cifar_13pct", 3), random_inputs(1, 40))
+        dense_logits(build_network("cifar_13pct", 3), random_inputs(1, 40))
     with pytest.raises(UserError, match="small needs images of at least 35 pixels"):
         dense_logits(small_model(), random_inputs(1, 34))
     stretched = (*architecture().layers[:8], AdaptiveAveragePool("avgpool", size=6), Linear("fc6", None))

@@ -4,7 +4,7 @@ import torch
 from networks_to_see import IMAGE_SIZE, random_inputs, small_model
 
 from alexnet.errors import UserError
-from alexnet.models import create_model, get_architecture
+from alexnet.models import build_network, get_architecture
 from alexnet.models.receptive_field import receptive_fields
 from alexnet.visualize import grad_cam, last_maps, layer_activations, map_layers
 from alexnet.visualize.placement import spread_over_pixels
@@ -90,7 +90,7 @@ def test_the_default_layer_is_the_last_convolutions(name, layer):
 
 @pytest.mark.parametrize("name", ["cifar_18pct", "cifar_11pct"])
 def test_networks_of_every_kind_of_layer_can_be_asked(name):
-    model = create_model(name, 3)
+    model = build_network(name, 3)
     inputs = random_inputs(2, model.image_size)
     for layer in map_layers(model.architecture):
         assert grad_cam(model, inputs, 1, layer).shape == (2, model.image_size, model.image_size)

@@ -4,17 +4,17 @@ import torch
 from networks_to_see import small_model
 
 from alexnet.errors import UserError
-from alexnet.models import create_model
+from alexnet.models import build_network
 from alexnet.models.architecture import Linear
 from alexnet.visualize import color_share, kernel_banks
 
 
 def test_each_tower_has_a_bank_of_kernels():
-    model = create_model("as_run", 2, image_size=67)
+    model = build_network("as_run", 2, image_size=67)
     banks = kernel_banks(model)
     assert [bank.shape for bank in banks] == [(48, 3, 11, 11)] * 2
     assert np.array_equal(np.concatenate(banks), model.conv1.weight.detach().numpy())
-    assert len(kernel_banks(create_model("one_tower", 2, image_size=67))) == 1
+    assert len(kernel_banks(build_network("one_tower", 2, image_size=67))) == 1
 
 
 def test_kernels_are_shown_in_red_green_and_blue():
