@@ -7,6 +7,7 @@ from pathlib import Path
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
 from alexnet.reproduce.catalogue import STUDIES
+from alexnet.reproduce.evidence import record_names, study_of
 from alexnet.reproduce.ledger import read_line, read_published, write_page
 from alexnet.reproduce.record import refresh_record
 from alexnet.runtime.files import write_text
@@ -33,9 +34,11 @@ def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> N
 
 def records_command(data: str | None) -> None:
     """Compute the derived fields of every record of a study again, with the numbers of its README.md; print which."""
-    for file in sorted(_folder_of_records(data).glob("*/record.json")):
-        refresh_record(file.parent)
-        print(f"Record: {file.parent}")
+    results = _folder_of_records(data)
+    for name in record_names(results):
+        if study_of(results, name) is not None:
+            refresh_record(results / name)
+            print(f"Record: {results / name}")
 
 
 def _folder_of_records(data: str | None) -> Path:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe
 from alexnet.errors import UserError
 from alexnet.reproduce.overrides import WITHOUT_EFFECT, is_one_of, with_effect
+from alexnet.reproduce.record import recipe_of
 from alexnet.reproduce.study import Interval, Row, Status
 from alexnet.runtime.files import read_json
 
@@ -70,13 +73,16 @@ def record_names(results: Path) -> list[str]:
 
 def study_of(results: Path, record: str) -> str | None:
     """The study that left a record; None for a record from before there were studies."""
-    file = results / record / "record.json"
-    return str(_read_record(file)["study"]) if file.is_file() else None
+    return _read_record(results / record).get("study")
 
 
-def _read_record(file: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
+    """The contents of record.json; of a study, or of no more than its "runs"; empty where there is no such file."""
+    file = folder / "record.json"
+    if not file.is_file():
+        return {}
     record = read_json(file, "restore it from where it was kept")
-    if not {"study", "scale", "overrides", "rows"} <= record.keys():
+    if not {"study", "scale", "overrides", "rows"} <= record.keys() and record.keys() != {"runs"}:
         raise UserError(f"{file} is not the record of a study; name the folder of records with --data")
     return record
 
@@ -100,13 +106,13 @@ def study_evidence(
     for name in record_names(results):
         if study_of(results, name) != study:
             continue
-        record = _read_record(results / name / "record.json")
+        record = _read_record(results / name)
         saved = [row for quantity in quantities for row in record["rows"] if row["quantity"] == quantity]
         rows = tuple(Row.from_dict(row) for row in saved)
         evidence = Evidence(name, rows, _worst([row.status for row in rows]), _precision(record["overrides"]))
         remark = (
             _changed(record)
-            or (_other_recipe(results / name, recipe) if recipe else "")
+            or (_other_recipe(record, recipe) if recipe else "")
             or _without_values(rows, quantities)
             or _other_images(record, evidence.protocols, num_images, network)
         )
@@ -119,15 +125,15 @@ def _precision(overrides: Sequence[str]) -> str:
     return given[-1] if given else ""
 
 
-def _other_recipe(record: Path, recipe: str) -> str:
+def _other_recipe(record: Mapping[str, Any], recipe: str) -> str:
     """How the runs that a record keeps differ from today's recipe; the schedule may have been another then."""
-    configs = sorted(record.rglob("config.toml"))
-    if not configs:
+    runs = record.get("runs")
+    if not runs:
         return "its recipe is not kept"
     try:
         wanted = load_recipe(recipe)
-        changed = {key for config in configs for key in _differences(load_recipe(config), wanted)}
-    except UserError:
+        changed = {key for run in runs.values() for key in _differences(recipe_of(run), wanted)}
+    except (UserError, ValidationError):
         return "a recipe of another version"
     return f"a changed recipe: {', '.join(sorted(changed))}" if changed else ""
 
@@ -183,18 +189,18 @@ def run_evidence(
 ) -> list[Evidence]:
     """What the runs of a recipe gave, by record and seed, oldest first; errors become percent.
 
-    Only records without a study count, and runs whose config.toml is the recipe but for settings without effect. The
-    numbers are those of summary.json, of an evaluation on as many images as `num_images` allows.
+    Only records without a study count, and runs whose recipe is `recipe` but for settings without effect. The numbers
+    are those of the summary, of an evaluation on as many images as `num_images` allows.
     """
     found = []
     for name in record_names(results):
-        if study_of(results, name) is not None:
+        record = _read_record(results / name)
+        if "study" in record:
             continue
         of_seeds: dict[int, Mapping[str, Any]] = {}
-        for folder, run in _runs_of(results / name, recipe):
-            values = _from_summary(folder, num_images)
-            if values is not None:
-                of_seeds[run.seed] = values
+        for run, summary in _runs_of(record, recipe):
+            if summary.get("num_images") in num_images:
+                of_seeds[run.seed] = summary
         if of_seeds:
             found.append(Evidence(name, tuple(_row_of_runs(key, of_seeds) for key in keys)))
     return found
@@ -209,19 +215,14 @@ def _row_of_runs(key: str, of_seeds: Mapping[int, Mapping[str, Any]]) -> Row:
     return Row(key, "%" if is_error else "", "", values, num_images=num_images)
 
 
-def _runs_of(folder: Path, recipe: str) -> Iterator[tuple[Path, Recipe]]:
+def _runs_of(record: Mapping[str, Any], recipe: str) -> Iterator[tuple[Recipe, Mapping[str, Any]]]:
+    """Recipe and summary of every run of `recipe` that a record keeps."""
     wanted = load_recipe(recipe)
-    for config in sorted(folder.rglob("config.toml")):
+    for kept in record.get("runs", {}).values():
         try:
-            run = load_recipe(config)
-        except UserError:
+            run = recipe_of(kept)
+        except ValidationError:
             # A recipe that today's package does not know any more.
             continue
         if not _differences(run, wanted):
-            yield config.parent, run
-
-
-def _from_summary(folder: Path, num_images: Sequence[int]) -> Mapping[str, Any] | None:
-    file = folder / "summary.json"
-    summary = read_json(file) if file.is_file() else {}
-    return summary if summary.get("num_images") in num_images else None
+            yield run, kept["summary"] or {}

@@ -1,22 +1,30 @@
-"""What a finished study leaves: record.json for programs, README.md for people, and the runs' own small files."""
+"""The record of a finished study: record.json for programs, README.md for people, the logs and the figures."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import shutil
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alexnet.config import Recipe
+from alexnet.config_io import to_toml
 from alexnet.errors import UserError
+from alexnet.reporting.metrics_log import read_events
+from alexnet.reporting.run_record import RunRecord
 from alexnet.reproduce.study import Interval, Outcome, Row, Study, describe_status
 from alexnet.reproduce.workbench import Workbench
 from alexnet.runtime.environment import describe_environment
 from alexnet.runtime.files import read_json, write_text
 
-RUN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.json")
-"""What is kept of each training: all that its numbers come from, without the weights."""
+LOGS = "metrics.jsonl.xz"
+"""The metrics.jsonl of all trainings, each event with the name of its run."""
+_SPEEDS = ("images_per_second", "data_wait_share", "seconds")
+"""Left out of the logs: no number of a study comes from them, and they are most of the compressed bytes."""
 
 
 def make_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, Any]:
@@ -31,10 +39,31 @@ def make_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, A
         "seeds": _seeds(bench, outcome),
         "overrides": list(bench.overrides),
         "rows": [row.to_dict() for row in outcome.rows],
-        "figures": list(outcome.figures),
+        "figures": [_figure(bench.folder / name).name for name in outcome.figures],
         "notes": list(outcome.notes),
         "environment": _environment(bench),
+        "runs": {_run_name(run, bench): _described_run(run) for run in bench.trained},
     }
+
+
+def _figure(file: Path) -> Path:
+    """The drawing of a figure where there is one: it is smaller than the picture, and sharp at any size."""
+    drawing = file.with_suffix(".svg")
+    return drawing if drawing.is_file() else file
+
+
+def _run_name(run: Path, bench: Workbench) -> str:
+    """NAME/seed-N of FOLDER/runs/NAME/seed-N."""
+    return run.relative_to(bench.folder / "runs").as_posix()
+
+
+def _described_run(run: Path) -> dict[str, Any]:
+    """All that a training's numbers come from, without its log and its weights."""
+    described: dict[str, Any] = {"recipe": tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))}
+    for name in ("environment", "summary"):
+        file = run / f"{name}.json"
+        described[name] = read_json(file) if file.is_file() else None
+    return described
 
 
 def _seeds(bench: Workbench, outcome: Outcome) -> list[int]:
@@ -60,16 +89,47 @@ def write_record(study: Study, bench: Workbench, outcome: Outcome) -> dict[str, 
     write_text(kept / "record.json", json.dumps(record, indent=1) + "\n")
     write_text(kept / "README.md", readme(record))
     for name in outcome.figures:
-        for file in (bench.folder / name, (bench.folder / name).with_suffix(".svg")):
-            if file.is_file():
-                shutil.copyfile(file, kept / file.name)
-    for run in bench.trained:
-        target = kept / run.relative_to(bench.folder)
-        target.mkdir(parents=True, exist_ok=True)
-        for name in RUN_FILES:
-            if (run / name).is_file():
-                shutil.copyfile(run / name, target / name)
+        file = _figure(bench.folder / name)
+        if file.is_file():
+            shutil.copyfile(file, kept / file.name)
+    _write_logs(kept / LOGS, {_run_name(run, bench): run / "metrics.jsonl" for run in bench.trained})
     return record
+
+
+def _write_logs(path: Path, logs: dict[str, Path]) -> None:
+    events = [{"run": run, **event} for run, log in logs.items() if log.is_file() for event in read_events(log)]
+    lines = [json.dumps({key: value for key, value in event.items() if key not in _SPEEDS}) for event in events]
+    if lines:
+        path.write_bytes(lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9))
+
+
+def read_runs(folder: Path) -> dict[str, RunRecord]:
+    """Return the trainings that a record keeps, by name, with their events.
+
+    Raises:
+        UserError: If there is no record.
+        ValidationError: If today's package does not know the keys of a recipe in it.
+    """
+    record = read_json(folder / "record.json", "restore it from where it was kept")
+    runs = {
+        name: RunRecord(
+            folder,
+            config=to_toml(recipe_of(run)),
+            environment=run["environment"] or {},
+            summary=run["summary"] or {},
+        )
+        for name, run in record["runs"].items()
+    }
+    if (folder / LOGS).is_file():
+        for line in lzma.decompress((folder / LOGS).read_bytes()).decode().splitlines():
+            event = json.loads(line)
+            runs[event.pop("run")].events.append(event)
+    return runs
+
+
+def recipe_of(run: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run that a record keeps. Raises ValidationError where today's package does not know its keys."""
+    return Recipe.model_validate(run["recipe"])
 
 
 TABLE_HEAD = ("quantity", "published", "ours", "95 % interval", "seeds", "status")
@@ -121,7 +181,7 @@ def readme(record: dict[str, Any]) -> str:
         *record["notes"],
         f"    {environment['command']}",
         f"Data {Path(record['data']).name}, scale {record['scale']}; torch {environment['versions']['torch']}, "
-        f"{machine}. `runs/` holds each training's recipe, log, summary and environment.",
+        f"{machine}. record.json holds each training's recipe, summary and environment, {LOGS} the logs.",
     ]
     return "\n\n".join(paragraphs) + "\n"
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -142,9 +143,15 @@ def a_row(quantity, values, published=None, tolerance=None):
 
 
 def write_run(folder, recipe, *, seed, error, num_images=10_000, overrides=()):
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(to_toml(load_recipe(recipe, [f"seed={seed}", *overrides])))
-    (folder / "summary.json").write_text(json.dumps({"top1_error": error, "num_images": num_images}))
+    """Add a run to the record in `folder`, which need not be of a study."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "record.json"
+    record = json.loads(file.read_text()) if file.is_file() else {}
+    run = load_recipe(recipe, [f"seed={seed}", *overrides])
+    summary = {"top1_error": error, "num_images": num_images}
+    runs = record.setdefault("runs", {})
+    runs[f"run-{len(runs)}"] = {"recipe": tomllib.loads(to_toml(run)), "environment": None, "summary": summary}
+    file.write_text(json.dumps(record))
 
 
 def test_without_records_only_what_is_calculated_has_a_value(tmp_path):
@@ -201,7 +208,7 @@ def test_a_record_of_another_network_does_not_count(tmp_path):
 def test_a_record_of_a_recipe_that_has_changed_since_does_not_count(tmp_path):
     for name, overrides in (("a", []), ("b", ["data.first_images=none"]), ("c", ["runtime.num_threads=2"])):
         write_record(tmp_path, f"2030-01-01_{name}", [a_row("error", {"0": 12.5})])
-        write_run(tmp_path / f"2030-01-01_{name}" / "runs", "cifar-13pct", seed=0, error=0.125, overrides=overrides)
+        write_run(tmp_path / f"2030-01-01_{name}", "cifar-13pct", seed=0, error=0.125, overrides=overrides)
     write_record(tmp_path, "2030-01-01_d", [a_row("error", {"0": 12.5})])
     found = study_evidence(tmp_path, "a-study", ["error"], [10], recipe="cifar-13pct")
     assert [item.remark for item in found] == ["", "a changed recipe: data.first_images", "", "its recipe is not kept"]
@@ -232,7 +239,7 @@ def test_a_difference_in_the_ledger_is_what_its_interval_shows(tmp_path):
 
 def test_a_missing_row_of_a_changed_recipe_is_told_by_the_recipe(tmp_path):
     write_record(tmp_path, "2030-01-01_a", [a_row("error", {"0": 12.5})])
-    write_run(tmp_path / "2030-01-01_a" / "runs", "cifar-13pct", seed=0, error=0.1, overrides=["train.epochs=1"])
+    write_run(tmp_path / "2030-01-01_a", "cifar-13pct", seed=0, error=0.1, overrides=["train.epochs=1"])
     (found,) = study_evidence(tmp_path, "a-study", ["error", "training"], [10], recipe="cifar-13pct")
     assert found.remark == "a changed recipe: train.epochs"
 
@@ -251,11 +258,11 @@ def test_the_records_that_are_kept_have_the_rows_that_the_ledger_asks_for():
 
 
 def test_runs_of_a_recipe_count_by_what_their_recipe_was(tmp_path):
-    write_run(tmp_path / "2030-01-01_a" / "seed-0", "cifar-quick", seed=0, error=0.25)
-    write_run(tmp_path / "2030-01-01_a" / "seed-1", "cifar-quick", seed=1, error=0.26,
+    write_run(tmp_path / "2030-01-01_a", "cifar-quick", seed=0, error=0.25)
+    write_run(tmp_path / "2030-01-01_a", "cifar-quick", seed=1, error=0.26,
               overrides=["runtime.num_threads=1"])  # fmt: skip
-    write_run(tmp_path / "2030-01-01_a" / "seed-2", "cifar-quick", seed=2, error=0.9, overrides=["train.epochs=1"])
-    write_run(tmp_path / "2030-01-01_a" / "seed-3", "cifar-quick", seed=3, error=0.9, num_images=100)
+    write_run(tmp_path / "2030-01-01_a", "cifar-quick", seed=2, error=0.9, overrides=["train.epochs=1"])
+    write_run(tmp_path / "2030-01-01_a", "cifar-quick", seed=3, error=0.9, num_images=100)
     write_run(tmp_path / "2030-01-02_b", "cifar-18pct", seed=0, error=0.9)
     (found,) = run_evidence(tmp_path, "cifar-quick", ["top1_error"], num_images=[10_000])
     assert found.record == "2030-01-01_a" and found.values == ({0: 25.0, 1: 26.0},)

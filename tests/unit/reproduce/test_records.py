@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from alexnet.commands.reproduce_ledger import records_command
-from alexnet.reporting.run_record import read_run
 from alexnet.reproduce import cifar, figure_1
-from alexnet.reproduce.record import interval_text, numbers_text, refresh_record
+from alexnet.reproduce.record import interval_text, numbers_text, read_runs, refresh_record
 from alexnet.reproduce.study import Interval, Row
 from alexnet.reproduce.training_error import training_curve
 
 ROOT = Path(__file__).resolve().parents[3]
-FILES = sorted((ROOT / "results").glob("*/record.json"))
+FILES = [file for file in sorted((ROOT / "results").glob("*/record.json")) if "study" in json.loads(file.read_text())]
 ROWS = [(file.parent, row) for file in FILES for row in json.loads(file.read_text())["rows"]]
 STUDENT_T = {2: 12.7062047364, 3: 4.3026527299, 4: 3.1824463053, 5: 2.7764451052, 6: 2.5705818366, 10: 2.2621571628}
 """Number of seeds -> the 97.5 % quantile, from a printed table."""
@@ -106,12 +105,13 @@ def test_what_three_seeds_do_not_show():
 def test_figure_1_is_what_its_logs_say():
     folder, rows = record_of("figure-1")
     rates = {"relu": 0.002, "tanh": 0.008, "silu": 0.004}
+    runs = read_runs(folder)
     units = {
         name: figure_1.Unit(
             name,
             rate,
             [],
-            {s: training_curve(read_run(folder / "runs" / f"{name}-lr-{rate:g}" / f"seed-{s}")) for s in (0, 1, 2)},
+            {s: training_curve(runs[f"{name}-lr-{rate:g}/seed-{s}"]) for s in (0, 1, 2)},
         )
         for name, rate in rates.items()
     }
@@ -122,7 +122,7 @@ def test_figure_1_is_what_its_logs_say():
 
 def test_the_training_errors_of_the_13_percent_net_are_those_of_its_log():
     folder, rows = record_of("cifar-13")
-    run = read_run(folder / "runs" / "cifar-13pct" / "seed-0")
+    run = read_runs(folder)["cifar-13pct/seed-0"]
     loss, error = cifar.training_rows({0: run}, cifar.AFTER_100_EPOCHS)
     assert [loss.to_dict(), error.to_dict()] == [rows[row.quantity] for row in (loss, error)]
     (evaluation,) = [event for event in run.events_of("evaluation") if event["step"] == 31_250]
@@ -134,5 +134,5 @@ def test_the_training_errors_of_the_13_percent_net_are_those_of_its_log():
 
 def test_a_training_that_ends_before_the_logged_place_has_no_such_rows():
     folder, _ = record_of("cifar-13")
-    run = read_run(folder / "runs" / "cifar-13pct" / "seed-0")
+    run = read_runs(folder)["cifar-13pct/seed-0"]
     assert cifar.training_rows({0: run}, cifar.AFTER_100_EPOCHS._replace(epoch=141.0)) == ()

@@ -10,6 +10,7 @@ from alexnet.cli import app
 from alexnet.commands.reproduce import reproduce_command
 from alexnet.errors import UserError
 from alexnet.reproduce.catalogue import STUDIES
+from alexnet.reproduce.record import read_runs
 from alexnet.reproduce.workbench import Interrupted, Workbench
 from alexnet.training.stop_signals import PREEMPTED_EXIT_CODE
 
@@ -68,7 +69,7 @@ def test_a_study_leaves_a_record_and_is_not_done_twice(tmp_path, capsys):
     written = json.loads((kept / "record.json").read_text())
     assert written == {key: value for key, value in record.items() if key not in ("output", "finished")}
     for seed in (0, 1):
-        summary = json.loads((kept / "runs" / "cifar-quick" / f"seed-{seed}" / "summary.json").read_text())
+        summary = written["runs"][f"cifar-quick/seed-{seed}"]["summary"]
         assert 100 * summary["top1_error"] == error["values"][str(seed)] and summary["seed"] == seed
     assert not list(kept.rglob("*.pt")), "weights are not part of a record"
     assert f"| test error | 26.00 % | {error['mean']:.2f} % |" in (kept / "README.md").read_text()
@@ -87,8 +88,8 @@ def test_a_record_keeps_the_trainings_that_its_numbers_are_of(tmp_path, capsys):
     (tmp_path / "runs" / "cifar-quick" / "seed-0" / "environment.json").write_text(json.dumps(elsewhere))
     reproduce("cifar-26", tmp_path, *SHORT, seeds="0")
     kept = tmp_path / "record"
-    assert [folder.name for folder in (kept / "runs" / "cifar-quick").iterdir()] == ["seed-0"]
     record = json.loads((kept / "record.json").read_text())
+    assert list(record["runs"]) == list(read_runs(kept)) == ["cifar-quick/seed-0"]
     assert record["environment"]["cores"] == 64, "of the machine that trained"
     assert "64 cores, other" in (kept / "README.md").read_text()
 
