@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from alexnet.models import AlexNet, to_plain
     from alexnet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
     from alexnet.training.run import train
-    from alexnet.weights.importing import import_weights
-    from alexnet.weights.published import create_model
+    from alexnet.weights.importing import create_model, import_weights
 
 _HOMES = {
     "AlexNet": "alexnet.models",
@@ -32,7 +31,7 @@ _HOMES = {
     "Recipe": "alexnet.config",
     "RunError": "alexnet.errors",
     "UserError": "alexnet.errors",
-    "create_model": "alexnet.weights.published",
+    "create_model": "alexnet.weights.importing",
     "evaluate": "alexnet.commands.evaluate",
     "export": "alexnet.commands.export",
     "from_pretrained": "alexnet.hub.model",

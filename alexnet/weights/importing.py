@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from alexnet._version import __version__
 from alexnet.errors import UserError
-from alexnet.models import get_architecture
+from alexnet.models import AlexNet, Architecture, build_network, get_architecture
+from alexnet.models.changes import Activation, Pooling, with_dropout
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.weights.caffe_network import find_caffe_weights
@@ -171,3 +173,84 @@ def _recipe(network: Network, square: int) -> dict[str, Any]:
 def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def published_state(architecture: Architecture, name: str, *, progress: Mode) -> dict[str, Tensor]:
+    """The published weights of that name for a network, by our names; fetched where they are not in the cache.
+
+    Raises UserError for an unknown name, for those of another network, and where they cannot be fetched.
+    """
+    variant = architecture.name
+    published = find_published(name, variant)
+    if published is None or published.variant != variant:
+        known = ", ".join(f"{weights.name} ({weights.variant})" for weights in PUBLISHED.values())
+        raise UserError(
+            f"there are no published weights {name!r} of {variant}; there are {known}. For weights in a file: "
+            "alexnet import FILE, then alexnet.load_model."
+        )
+    own = get_architecture(variant)
+    if with_dropout(architecture, 0.0).layers != with_dropout(own, 0.0).layers or architecture.input_scale != (
+        own.input_scale
+    ):
+        raise UserError(
+            f"the published weights {published.name} are of {variant} as it is; only its dropout can differ."
+        )
+    with Progress(progress) as reporter:
+        path = fetch_weights(published, reporter)
+    return import_weights(path, variant=variant).model_state
+
+
+def create_model(
+    name: str | Architecture = "as_run",
+    num_classes: int = 1000,
+    *,
+    weights: str | None = None,
+    progress: bool = True,
+    image_size: int | None = None,
+    initialization: str | None = None,
+    dropout: float | None = None,
+    input_scale: Literal["pixels", "unit"] | None = None,
+    activation: Activation | None = None,
+    pooling: Pooling = "overlapping",
+    without: Sequence[str] = (),
+    seed: int = 0,
+) -> AlexNet:
+    """Build a network with initial weights, or with published ones.
+
+    Args:
+        name: A variant (see `alexnet.models.ARCHITECTURES`) or a record.
+        num_classes: Outputs of the last layer.
+        weights: Published weights: "IMAGENET1K_V1" for `torchvision`, "bvlc_alexnet" for `caffe`,
+            "bvlc_reference_caffenet" for `caffenet`, or "DEFAULT" for the variant's. They are downloaded once, checked
+            and kept where torch.hub keeps its own. `alexnet.import_weights` makes a checkpoint of them, with classes
+            and preprocessing.
+        progress: Show the download on standard error.
+        image_size: Side of the input in pixels. None, here and below: the variant's own.
+        initialization: A scheme of `alexnet.models.initialization.SCHEMES`.
+        dropout: Probability of dropping a unit, for all dropout layers.
+        input_scale: Kind of images that the network is meant for, "pixels" (0 to 255) or "unit" (0 to 1).
+        activation: Replaces every ReLU.
+        pooling: "overlapping" is the variant's own; "non_overlapping" is the paper's other one (section 3.4).
+        without: Names of layers to leave out; a convolution goes together with its activation.
+        seed: Equal arguments give equal weights.
+
+    Raises:
+        UserError: For an unknown name or scheme, impossible sizes and rates, a left-out layer that others need, and
+            weights that are missing or do not fit.
+    """
+    model = build_network(
+        name, num_classes, image_size=image_size, initialization=initialization, dropout=dropout,
+        input_scale=input_scale, activation=activation, pooling=pooling, without=without, seed=seed,
+    )  # fmt: skip
+    if weights is None:
+        return model
+    state = published_state(model.architecture, weights, progress="auto" if progress else "silent")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if shapes.get(key) != tuple(value.shape):
+            raise UserError(
+                f"the published weights {weights} do not fit: {key} is {tuple(value.shape)}, and the network has "
+                f"{shapes.get(key)}. They have 1000 classes; to learn others from them, train from their checkpoint."
+            )
+    model.load_state_dict(state)
+    return model
