@@ -1,5 +1,7 @@
 # make demo   trains the real network on built-in digits, predicts, writes runs/demo/report.html
 # make test   runs the test suite
+# make test-all   the test suite, the C kernels under sanitizers, the GPU kernels without a GPU
+# make test-sanitizers   runs the tests of the C kernels with AddressSanitizer and UBSan (gcc with libasan)
 # make test-triton   runs the GPU kernels in Triton's interpreter, and compiles them, on a machine without a GPU
 # make walk   runs examples/walk.py and keeps it, with its pictures, as examples/walk.ipynb
 # make lint   ruff and pyright;  make clean  removes .venv and caches (never runs/)
@@ -19,7 +21,7 @@ DEMO := runs/demo
 # One thread a test process: two processes that each take all cores get in each other's way.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test test-triton walk lint format clean setup
+.PHONY: help demo test test-all test-sanitizers test-triton walk lint format clean setup
 
 help:
 	@sed -n -e '/^VENV/q' -e 's/^# *//p' Makefile
@@ -43,6 +45,25 @@ test-triton: $(INSTALLED)
 	@echo "==> Running the tests of the GPU kernels"
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations 5 tests/parity/test_triton_*.py \
 	    tests/unit/training/test_graphed_step.py $(PYTEST_ARGS)
+
+# A copy of the package with its kernels built so that every access out of bounds and all undefined behavior ends the
+# test. Each test that calls the kernels runs, the random ones at full length.
+SANITIZED := build/sanitized
+test-sanitizers: $(INSTALLED)
+	@echo "==> Building the C kernels with AddressSanitizer and UBSan"
+	@test -e "$$(cc -print-file-name=libasan.so)" || { echo "error: libasan is missing. Debian: apt install gcc libc6-dev" >&2; exit 2; }
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r alexnet tests setup.py pyproject.toml README.md LICENSE $(SANITIZED) && rm -f $(SANITIZED)/alexnet/ops/native/_kernels*
+	cd $(SANITIZED) && CFLAGS="-g -fno-wrapv -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	    LDFLAGS="-fsanitize=address,undefined" $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	@echo "==> Running the tests of the kernels with them"
+	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:log_path=report UBSAN_OPTIONS=print_stacktrace=1:log_path=report ALEXNET_FUZZ_CASES=20000 $(ONE_THREAD) \
+	    PYTHONPATH=$(abspath $(SANITIZED)):$(abspath $(SANITIZED))/tests $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider \
+	    -n 2 --dist worksteal tests/unit/ops tests/parity/test_block.py tests/unit/data/test_resample.py \
+	    tests/unit/data/test_augment.py || { cat report.*; exit 1; }
+
+test-all: test test-sanitizers test-triton
 
 walk: $(INSTALLED)
 	$(BIN)/python examples/render.py

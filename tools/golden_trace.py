@@ -23,7 +23,7 @@ from typing import Any
 # Each on images of its own size: the first nets of the paper at 224 pixels, the nets of 2011 at 24 and 32, batch norm.
 RECIPES = {
     "as-run-2012": ("shapes:256", 8),
-    "digits": ("digits", 8),
+    "digits": ("shapes:256", 8),
     "cifar-18pct": ("shapes:32", 64),
     "cifar-11pct": ("shapes:32", 16),
     "bn-8k": ("shapes:256", 8),

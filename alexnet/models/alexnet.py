@@ -17,7 +17,14 @@ from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 
 from alexnet.errors import UserError
-from alexnet.models.architecture import INPUT_CHANNELS, Architecture, LayerShapes, layer_shapes, minimum_image_size
+from alexnet.models.architecture import (
+    INPUT_CHANNELS,
+    Architecture,
+    LayerShapes,
+    check_architecture,
+    layer_shapes,
+    minimum_image_size,
+)
 from alexnet.models.architecture import Linear as LinearRecord
 from alexnet.models.changes import Activation, Pooling, change_architecture
 from alexnet.models.initialization import initialize
@@ -52,15 +59,23 @@ class AlexNet(nn.Module):
             image_size: side of the input in pixels; None takes the architecture's own.
 
         Raises:
-            UserError: If the layers cannot be built for this image size.
+            UserError: If the record is impossible, or its layers cannot be built for this image size.
         """
         super().__init__()
+        if not isinstance(architecture, Architecture):
+            raise UserError(f"a network is built of an Architecture, not of {type(architecture).__name__}.")
+        try:
+            check_architecture(architecture)
+        except ValueError as error:
+            raise UserError(f"{error}.") from None
         self.architecture = architecture
         self.image_size = architecture.image_size if image_size is None else image_size
         self.conv1_form: Literal["direct", "space_to_depth"] = "direct"
         """How the first convolution is computed; both forms give the same sums (ops/space_to_depth.py)."""
         rows = _shapes(architecture, num_classes, self.image_size)
         for row in rows:
+            if hasattr(AlexNet, row.layer.name) or row.layer.name in vars(self):
+                raise UserError(f"a layer cannot be named {row.layer.name}: a network has that attribute already.")
             self.add_module(row.layer.name, build_layer(row))
         self._built_classes = num_classes
         self._takes_vectors = frozenset(row.layer.name for row in rows if isinstance(row.layer, LinearRecord))

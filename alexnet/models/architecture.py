@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import keyword
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from alexnet.errors import UserError
 
@@ -227,14 +230,135 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Architecture:
-        """The record that `to_dict` described. Raises ValueError or TypeError for anything else."""
+        """Return the record that `to_dict` described.
+
+        Raises:
+            ValueError: For anything else, and for a network that cannot be (see `check_architecture`).
+        """
+        if not isinstance(fields, dict) or not isinstance(fields.get("layers"), (list, tuple)):
+            raise ValueError("an architecture is a mapping with a list of layers")
         layers = []
         for description in fields["layers"]:
-            kind = _LAYER_KINDS.get(description.get("kind"))
+            if not isinstance(description, dict) or not isinstance(description.get("kind"), str):
+                raise ValueError("a layer is a mapping with its kind")
+            kind = _LAYER_KINDS.get(description["kind"])
             if kind is None:
-                raise ValueError(f"unknown kind of layer {description.get('kind')!r}")
-            layers.append(kind(**{key: value for key, value in description.items() if key != "kind"}))
-        return cls(**{**fields, "layers": tuple(layers)})
+                raise ValueError(f"unknown kind of layer {description['kind']!r}")
+            layers.append(_from_fields(kind, {key: value for key, value in description.items() if key != "kind"}))
+        architecture = _from_fields(cls, {**fields, "layers": tuple(layers)})
+        check_architecture(architecture)
+        return architecture
+
+
+def _from_fields(kind: type, fields: dict[str, Any]) -> Any:
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(str(error).replace("__init__()", "").replace("  ", " ")) from None
+
+
+_MOST_LAYERS = 1000
+_MOST_WEIGHTS = 2**33
+_MOST_NUMBERS = 2**31
+"""Outputs of one layer for one image."""
+_RANGES: dict[str, tuple[float, float]] = {
+    "channels": (1, 2**20),
+    "features": (1, 2**24),
+    "kernel": (1, 4096),
+    "size": (1, 4096),
+    "stride": (1, 4096),
+    "padding": (0, 4096),
+    "pad_right_bottom": (0, 4096),
+    "groups": (1, 2**20),
+    "towers": (1, 2**20),
+    "image_size": (1, 2**16),
+    "alpha": (0, 1e6),
+    "beta": (0, 100),
+    "k": (1e-6, 1e6),
+    "eps": (0, 1e9),
+    "momentum": (0, 1),
+    "rate": (0, 1),
+}
+"""Least and largest value of a number, in every record that has it: far more than any AlexNet needs."""
+_LONGEST_NAME, _LONGEST_TEXT = 100, 20_000
+
+
+def check_architecture(architecture: Architecture) -> None:
+    """Check every field of a record by type, range, relation and name.
+
+    Records come from files that anyone can have written, and the kernels take their numbers as they are.
+
+    Raises:
+        ValueError: For a record of a network that cannot be; the message names the layer, the field and the value.
+    """
+    _check_fields(architecture, "the architecture")
+    if not 1 <= len(architecture.layers) <= _MOST_LAYERS:
+        raise ValueError(f"the architecture has {len(architecture.layers)} layers; it needs 1 to {_MOST_LAYERS}")
+    names: set[str] = set()
+    for layer in architecture.layers:
+        _check_name(layer.name, names)
+        names.add(layer.name)
+        _check_fields(layer, layer.name)
+        match layer:
+            case Convolution() | Local() if layer.padding >= layer.kernel:
+                raise ValueError(f"{layer.name}: padding = {layer.padding} is not less than kernel = {layer.kernel}")
+            case Convolution() if layer.channels % layer.groups:
+                raise ValueError(f"{layer.name}: groups = {layer.groups} do not divide channels = {layer.channels}")
+            case SpatialNorm() if layer.size % 2 == 0:
+                raise ValueError(f"{layer.name}: size = {layer.size} has no middle; it must be odd")
+            case Dropout() if layer.rate == 1:
+                raise ValueError(f"{layer.name}: rate = 1 drops everything")
+
+
+def _check_name(name: Any, taken: set[str]) -> None:
+    """A layer is an attribute of the network, and its name is in those of the weights."""
+    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or len(name) > _LONGEST_NAME:
+        raise ValueError(f"{str(name)[:40]!r} is no name of a layer: give ASCII letters, digits and _")
+    if name in taken:
+        raise ValueError(f"two layers are named {name}")
+    if keyword.iskeyword(name) or name.startswith("_") or name in _attributes_of_a_module():
+        raise ValueError(f"a layer cannot be named {name}: a module has that attribute")
+
+
+@functools.cache
+def _attributes_of_a_module() -> frozenset[str]:
+    from torch import nn  # a second and a half, which recipes and `info` of a variant do not need
+
+    return frozenset(dir(nn.Module()))
+
+
+@functools.cache
+def _types_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check_fields(record: Any, owner: str) -> None:
+    for field, wanted in _types_of(type(record)).items():
+        if field != "layers":
+            _check_field(f"{owner}: {field}", field, getattr(record, field), wanted)
+
+
+def _check_field(label: str, field: str, value: Any, wanted: Any) -> None:
+    if get_origin(wanted) in (UnionType,) and type(None) in get_args(wanted):
+        if value is None:
+            return
+        wanted = next(kind for kind in get_args(wanted) if kind is not type(None))
+    shown = repr(value)[:60]
+    if get_origin(wanted) is Literal:
+        if not isinstance(value, str) or value not in get_args(wanted):
+            raise ValueError(f"{label} = {shown} is none of {', '.join(get_args(wanted))}")
+    elif wanted is str:
+        if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+            raise ValueError(f"{label} = {shown} is no text of at most {_LONGEST_TEXT:,} characters")
+    elif wanted is bool:
+        if type(value) is not bool:
+            raise ValueError(f"{label} = {shown} is neither true nor false")
+    else:
+        least, most = _RANGES[field]
+        # bool is an int for Python, and nan is between no numbers.
+        if type(value) not in ((int, float) if wanted is float else (int,)) or not least <= value <= most:
+            kind = "number" if wanted is float else "whole number"
+            raise ValueError(f"{label} = {shown} is no {kind} from {least:,} to {most:,}")
 
 
 class LayerShapes(NamedTuple):
@@ -254,6 +378,7 @@ def layer_shapes(architecture: Architecture, num_classes: int, image_size: int) 
     shapes = []
     for row in _walk(architecture, num_classes, image_size):
         _check_groups(row)
+        _check_size(row)
         if min(row.outputs) < 1:
             raise UserError(
                 f"image_size = {image_size} is too small for {architecture.name}: {row.layer.name} would have no "
@@ -273,6 +398,24 @@ def _check_groups(row: LayerShapes) -> None:
         raise UserError(
             f"{layer.name} works in {groups} groups, which the {inputs} {what} it would be given do not divide into; "
             f"leave out {layer.name} too, or keep the layer that came before it."
+        )
+
+
+def _check_size(row: LayerShapes) -> None:
+    """Raises UserError for a layer that no machine has the memory for."""
+    layer, inputs, outputs = row
+    weights = 0
+    match layer:
+        case Convolution():
+            weights = layer.channels * inputs[0] * layer.kernel**2 // layer.groups
+        case Local():
+            weights = math.prod(outputs) * inputs[0] * layer.kernel**2
+        case Linear():
+            weights = math.prod(inputs) * outputs[0] // layer.groups
+    if weights > _MOST_WEIGHTS or math.prod(outputs) > _MOST_NUMBERS:
+        raise UserError(
+            f"{layer.name} would have {weights:,} weights and {math.prod(outputs):,} outputs for an image; at most "
+            f"{_MOST_WEIGHTS:,} and {_MOST_NUMBERS:,} are possible."
         )
 
 

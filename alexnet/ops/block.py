@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet.ops import native, triton_block
-from alexnet.ops.chunked_norm import Norm, formula, needs_torch_operations, normalize
+from alexnet.ops.chunked_norm import Norm, check_norm, formula, needs_torch_operations, normalize
 
 
 class Pool(NamedTuple):
@@ -53,7 +53,7 @@ def apply_block(maps: Tensor, block: Block) -> Tensor:
         reverse and in forward mode.
 
     Raises:
-        ValueError: If the towers of the norm do not divide C, or a window of the pool does not fit the maps.
+        ValueError: If a norm is impossible, its towers do not divide C, or a window of the pool does not fit the maps.
     """
     if needs_torch_operations(maps):
         return plain_block(maps, block, formula)
@@ -80,6 +80,9 @@ def plain_block(maps: Tensor, block: Block, norm_by: Callable[[Tensor, Norm], Te
 def _check(maps: Tensor, block: Block) -> None:
     """Refuse what the kernels would compute nonsense for."""
     channels, height, width = maps.shape[1:]
+    for norm in (block.norm, block.spatial):
+        if norm is not None:
+            check_norm(norm)
     if block.norm is not None and channels % (block.norm.towers or 1):
         raise ValueError(f"{channels} channels cannot be divided into {block.norm.towers} towers")
     if block.pool is not None:

@@ -36,8 +36,18 @@ class Norm(NamedTuple):
     """Equal parts of the maps that no window reaches across; None: the window lies within a map."""
 
 
+def check_norm(norm: Norm) -> None:
+    """Raise ValueError for a norm that no formula is meant for: its record may come from a file."""
+    if norm.size < 1 or (norm.towers is None and norm.size % 2 == 0) or not (norm.towers is None or norm.towers > 0):
+        kind = "an odd window" if norm.towers is None else "a window and towers of at least 1"
+        raise ValueError(f"a norm needs {kind}; it has size {norm.size} and towers {norm.towers}")
+    if not (math.isfinite(norm.scale) and math.isfinite(norm.beta) and math.isfinite(norm.k)):
+        raise ValueError(f"a norm needs finite numbers; it has scale {norm.scale}, beta {norm.beta} and k {norm.k}")
+
+
 def formula(x: Tensor, norm: Norm) -> Tensor:
     """(N, C, H, W) -> the same shape and dtype, in a few operations of torch, so that any transformation can follow."""
+    check_norm(norm)
     wide = x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
     squares = wide * wide
     # Means of the full window, since the exporter to ONNX takes no notice of avg_pool2d's divisor_override.
@@ -72,7 +82,8 @@ def _has_tangent(x: Tensor) -> bool:
 
 
 def normalize(x: Tensor, norm: Norm) -> Tensor:
-    """(N, C, H, W) -> the same shape, dtype and memory format."""
+    """(N, C, H, W) -> the same shape, dtype and memory format. Raises ValueError for an impossible norm."""
+    check_norm(norm)
     # Made dense outside, so that what is saved for a second derivative is an input of the function.
     return _Normalize.apply(_dense(x), norm)
 

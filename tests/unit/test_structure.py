@@ -14,7 +14,7 @@ from alexnet.config_io import diff_recipes, known_keys, load_recipe, recipe_name
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "alexnet"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 600
 MAX_FUNCTION_LINES = 60
 
 # What a part may import, itself aside. `alexnet.errors`, `alexnet.config` and `alexnet._version` are everybody's,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alexnet.ops.block import Block as BlockRecord
     from alexnet.ops.chunked_norm import Norm as NormRecord
 
-ABI = 1
+ABI = 2
 """Of kernels.c, which has the same number: to be raised in both with every change of a function or its arguments."""
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 NO_GRADIENT = 255
@@ -61,7 +61,7 @@ class _Update(ctypes.Structure):
 class _Images(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("crops", "shift", "mean", "offsets", "flips")),
-        *((name, ctypes.c_int64) for name in ("height", "width", "mean_side")),
+        *((name, ctypes.c_int64) for name in ("height", "width", "mean_height", "mean_width")),
         ("scale", ctypes.c_float * 3),
         ("bgr", ctypes.c_int32),
         ("bfloat16", ctypes.c_int32),
@@ -104,10 +104,8 @@ def _load() -> tuple[_Library | None, str]:
             ctypes.POINTER(_Images), ctypes.c_int64, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
         functions.alexnet_crop.argtypes = [
-            ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p,
-            ctypes.c_int,
+            ctypes.c_void_p, *[ctypes.c_int64] * 7, ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
-        functions.alexnet_crop.restype = None
         functions.alexnet_resample.argtypes = [
             ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
@@ -260,6 +258,7 @@ def images(
         *(None if tensor is None else tensor.data_ptr() for tensor in held),
         height,
         width,
+        mean.shape[0],
         mean.shape[1],
         (ctypes.c_float * 3)(*scale),
         bgr,
@@ -296,8 +295,10 @@ def _loaded() -> _Library:
 
 
 def _check(status: int) -> None:
-    if status:
+    if status == 1:
         raise MemoryError("no memory for the working rows of a kernel")
+    if status:
+        raise ValueError("a kernel was asked for an impossible record or size; nothing was computed")
 
 
 @functools.lru_cache(maxsize=256)
@@ -310,4 +311,6 @@ def _c_block(block: BlockRecord, maps: tuple[int, ...], pooled: tuple[int, ...])
 
 
 def _c_norm(norm: NormRecord | None) -> _Norm:
-    return _Norm(0, 1, 0, 0, 1) if norm is None else _Norm(norm.size, norm.towers or 1, norm.scale, norm.beta, norm.k)
+    if norm is None:
+        return _Norm(0, 1, 0, 0, 1)
+    return _Norm(norm.size, 1 if norm.towers is None else norm.towers, norm.scale, norm.beta, norm.k)

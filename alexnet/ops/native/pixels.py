@@ -46,11 +46,13 @@ def takes(pixels: np.ndarray) -> bool:
 def crop(pixels: np.ndarray, top: int, left: int, reflect: bool, out: np.ndarray) -> None:
     """Fill `out` (h, w, 3), contiguous, from row `top` and column `left` on, reflected left-right or not."""
     height, width, _ = out.shape
-    assert 0 <= top <= pixels.shape[0] - height and 0 <= left <= pixels.shape[1] - width and out.flags.c_contiguous
+    assert out.flags.c_contiguous
     library = _loaded()
-    stride = pixels.strides[0]
-    address = pixels.ctypes.data + top * stride + 3 * left
-    library.functions.alexnet_crop(address, stride, height, width, reflect, out.ctypes.data, library.instruction_set)
+    status = library.functions.alexnet_crop(
+        pixels.ctypes.data, *pixels.shape[:2], pixels.strides[0], top, left, height, width, reflect, out.ctypes.data,
+        library.instruction_set,
+    )  # fmt: skip
+    _check(status)
 
 
 def resample(pixels: np.ndarray, rows: Axis, columns: Axis, out: np.ndarray) -> None:
