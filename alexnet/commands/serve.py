@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from alexnet.commands.neighbours import check_same_network
 from alexnet.commands.output import network_facts, print_json
@@ -44,12 +45,14 @@ def serve_command(
     _check_installed()
     from alexnet.serve.examples import examples_of_run
     from alexnet.serve.networks import load_networks
-    from alexnet.serve.server import PageServer, addresses, is_for_this_machine, open_socket
+    from alexnet.serve.server import LogThrottle, PageServer, addresses, is_for_this_machine, open_socket
     from alexnet.serve.service import Service
 
     if settings.views not in VIEW_NAMES:
         raise UserError(f"--views {settings.views} is none that is known; it is one of {', '.join(VIEW_NAMES)}.")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    log.addFilter(LogThrottle())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", handlers=[log])
 
     def tell(message: str) -> None:
         if not quiet:
@@ -77,9 +80,13 @@ def serve_command(
             if open_page:
                 webbrowser.open(urls[0])
 
-        hosts = list(allow_hosts) if is_for_this_machine(host) else None
+        hosts = None if not allow_hosts and not is_for_this_machine(host) else [*allow_hosts, *map(_name_in, urls)]
         PageServer(service, opened, allowed_hosts=hosts, on_ready=announce).serve_until_stopped()
     tell("All requests are answered; the server has ended.")
+
+
+def _name_in(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _open_data(data: str, checkpoints: Sequence[Checkpoint]) -> tuple[Neighbourhood, list[Example]]:

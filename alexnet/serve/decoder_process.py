@@ -23,7 +23,10 @@ HEADER = struct.Struct("<BIII")
 
 
 def serve(connection: Connection, max_pixels: int) -> None:
-    """Answer files (bytes) until the pipe is closed: HEADER with its text; then, of a decoded one, the RGB pixels."""
+    """Answer files (bytes) until the pipe is closed: HEADER with its text; then, of a decoded one, the RGB pixels.
+
+    No bytes at all are answered with b"ready".
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from PIL import Image
 
@@ -37,6 +40,9 @@ def serve(connection: Connection, max_pixels: int) -> None:
             data = connection.recv_bytes()
         except (EOFError, OSError):
             return
+        if not data:  # the server asks whether this process still answers
+            connection.send_bytes(b"ready")
+            continue
         try:
             pixels = decode_image(data)
         except UnreadableImage as error:

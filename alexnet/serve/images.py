@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from alexnet.serve.settings import Settings
 
 _SPAWN = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads and memory
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 2.0
+"""An idle process that does not answer by then is replaced; it answers within a millisecond."""
 FORMATS = ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "JPEG 2000", "PNM"]
 
 
@@ -33,7 +35,8 @@ class Decoded(NamedTuple):
 class Decoders:
     """A few processes that decode, and as many threads that wait for them. Use as a context manager.
 
-    A process that takes longer than `settings.decode_seconds`, or dies of a file, is replaced by a new one.
+    A process that takes longer than `settings.decode_seconds`, or dies, is replaced by a new one. If it died, the image
+    is decoded once more.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,6 +44,7 @@ class Decoders:
         self.executor = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decoding")
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._processes: set[_Process] = set()
+        self._is_closing = False
 
     def __enter__(self) -> Decoders:
         # All of them begin before the first is waited for.
@@ -61,6 +65,10 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Nobody waits for an answer any longer, so that a decoder at work need not finish.
+        self._is_closing = True
+        for process in list(self._processes):
+            process.kill()
         self.executor.shutdown(wait=True, cancel_futures=True)
         for process in list(self._processes):
             self._end(process)
@@ -80,18 +88,35 @@ class Decoders:
             )
         process = self._idle.get()
         try:
-            return process.decode(data, self.settings.decode_seconds)
+            # A process that was killed or stopped while it was idle says nothing about the image.
+            if not process.answers():
+                process = self._replace(process)
+            try:
+                return process.decode(data, self.settings.decode_seconds)
+            except _Died:  # perhaps something else killed it, for example a machine without memory: one more time
+                process = self._replace(process)
+                return process.decode(data, self.settings.decode_seconds)
         except _Lost as lost:
-            self._end(process)
-            process = self._start()
-            process.wait_until_ready()
+            process = self._replace(process)
             raise Refused(422, f"This image cannot be used: {lost}.") from None
         finally:
             self._idle.put(process)
 
+    def _replace(self, process: _Process) -> _Process:
+        self._end(process)
+        if self._is_closing:
+            raise Refused(503, "The server is being stopped.")
+        process = self._start()
+        process.wait_until_ready()
+        return process
+
 
 class _Lost(Exception):
-    """The process has to be given up; str() is why."""
+    """The process cannot be used any longer; str() says why."""
+
+
+class _Died(_Lost):
+    """The process has ended."""
 
 
 class _Process:
@@ -108,17 +133,33 @@ class _Process:
         return self._process.pid or 0
 
     def wait_until_ready(self) -> None:
-        if not self._connection.poll(_START_SECONDS):
+        """Wait for the first message of a new process. Raises RuntimeError if none comes."""
+        if not self._is_ready_within(_START_SECONDS):
             self.end()
             raise RuntimeError(f"a decoding process did not start within {_START_SECONDS:.0f} s")
-        self._connection.recv_bytes()
+
+    def answers(self) -> bool:
+        """Return whether the process is there and runs. One that does not answer is killed."""
+        try:
+            self._connection.send_bytes(b"")
+        except OSError:
+            return False
+        return self._is_ready_within(_ANSWER_SECONDS)
+
+    def _is_ready_within(self, seconds: float) -> bool:
+        try:
+            return self._connection.poll(seconds) and self._connection.recv_bytes() == b"ready"
+        except (EOFError, OSError):
+            return False
 
     def decode(self, data: bytes, seconds: float) -> Decoded:
-        deadline = time.monotonic() + seconds
+        """Decode a file. Raises Refused for a file that is no image, and _Lost if the process died or was too slow."""
+        # A process that is stopped neither reads nor writes: killing it ends every send and receive below.
+        timed_out = threading.Event()
+        timer = threading.Timer(seconds, lambda: (timed_out.set(), self.kill()))
+        timer.start()
         try:
             self._connection.send_bytes(data)
-            if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                raise _Lost(f"decoding it takes longer than {seconds:g} s")
             answer = self._connection.recv_bytes()
             outcome, height, width, length = HEADER.unpack_from(answer)
             text = answer[HEADER.size : HEADER.size + length].decode("utf-8", "replace")
@@ -127,10 +168,18 @@ class _Process:
                 self._connection.recv_bytes_into(pixels.data.cast("B"))
                 return Decoded(pixels, text)
         except (EOFError, OSError):
-            raise _Lost("the decoder broke down over it; the file is damaged") from None
+            if timed_out.is_set():
+                raise _Lost(f"decoding it takes longer than {seconds:g} s") from None
+            raise _Died("the decoder broke down over it; the file is damaged") from None
+        finally:
+            timer.cancel()
+            timer.join()  # so that it cannot kill a later decode
         if outcome == UNREADABLE:
             raise Refused(422, f"This image cannot be used: {text}.")
         raise RuntimeError(f"the decoder failed: {text}")
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> None:
         self._process.kill()

@@ -51,7 +51,7 @@ class Protection:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, method = 500, scope["method"]
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -67,10 +67,12 @@ class Protection:
             if self._allowed_hosts is not None and host not in self._allowed_hosts and not _is_loopback(host):
                 await _foreign_host(host)(scope, receive, send_guarded)
             else:
+                # HEAD is GET without the body of the answer, which uvicorn leaves out.
+                scope = {**scope, "method": "GET" if method == "HEAD" else method}
                 await self._app(scope, receive, send_guarded)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+            method = method if method in ("GET", "HEAD", "POST") else "other"
             self._metrics.requests.add(method, route, str(status))
             self._metrics.request_seconds.observe(time.perf_counter() - started)
 

@@ -4,43 +4,173 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import json
+import logging
 import signal
 import socket
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet.errors import RunError, UserError
 from alexnet.serve.app import create_app
 from alexnet.serve.service import Service
 
+LOG = logging.getLogger("alexnet.serve")
+
 HEAD_SECONDS = 15.0
 """A connection that has not sent the whole head of a request by then is closed."""
+ANSWER_SECONDS = 30.0
+"""A client that has not read its whole answer by then is disconnected."""
+LAST_ANSWER_SECONDS = 5.0
+"""The same limit while the server stops."""
+MAX_UNREAD_BYTES = 128_000_000
+"""Limit of all unread answers together; above it, the connections that have waited longest are closed."""
+MAX_CONNECTIONS = 1024
+"""Limit of open connections; fewer if the process may not open that many files (`connection_limit`)."""
+_RESERVED_FILES = 256
+"""Files that connections leave free: accepted sockets that are not counted yet, checkpoints, shards, libraries."""
+_ACCEPT_AT_ONCE = 32
+"""Connections that asyncio accepts before it runs anything else; more could use up the files before one is closed."""
+_BACKLOG = 2048
+
+
+def connection_limit(num_decoders: int) -> int:
+    """Return how many connections may be open at once, below the number of files that this process may open."""
+    try:
+        import resource
+    except ImportError:  # not Unix
+        return MAX_CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, files - min(_RESERVED_FILES + 4 * num_decoders, files // 2))
+
+
+class LogThrottle(logging.Filter):
+    """Passes each kind of log line a few times per period, so that strangers cannot fill a disk with log lines."""
+
+    def __init__(self, lines: int = 5, seconds: float = 60.0) -> None:
+        super().__init__()
+        self._lines, self._seconds = lines, seconds
+        self._kinds: dict[object, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write the record. The first one of the next period reports how many were left out."""
+        now = time.monotonic()
+        kind = (record.name, record.msg, record.exc_info[0] if record.exc_info else None)
+        since, count = self._kinds.get(kind, (now, 0))
+        if now - since >= self._seconds:
+            if count > self._lines:
+                record.msg = f"{record.msg} ({count - self._lines:,} more such lines were left out)"
+            since, count = now, 0
+        if len(self._kinds) >= 1000 and kind not in self._kinds:
+            self._kinds.clear()
+        self._kinds[kind] = since, count + 1
+        return count < self._lines
+
+
+class _Connections(NamedTuple):
+    """What the connections of one server share."""
+
+    limit: int
+    idle: OrderedDict[_Protocol, None]
+    """Those without a request in progress, the longest idle first."""
+    unread: OrderedDict[_Protocol, None]
+    """Those whose client has not read all that was sent, the longest waiting first."""
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it, but for heads that take too long, and errors that are JSON here too."""
+    """HTTP/1.1 as uvicorn speaks it, with limits on slow heads, on unread answers and on the number of connections."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
+    _is_stopping = False
+
+    def __init__(self, *args: Any, shared: _Connections, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._shared = shared
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # pause_writing means: there are unread bytes; resume_writing: none
         self._await_head()
+        self._shared.idle[self] = None
+        if len(self.connections) > self._shared.limit:
+            # The longest idle connection makes room, so that idle ones never lock out a client with a request.
+            oldest, _ = self._shared.idle.popitem(last=False)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+            LOG.warning("closed an idle connection: more than %d are open", self._shared.limit)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # what came is no whole head
+        if self._awaits_request():  # what came is no whole head
             self._await_head()
         else:
             self._cancel_head_timer()
 
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._awaits_request():
+            return
+        self._shared.idle.pop(self, None)
+        # A proxy may take the other one of the two lengths, and what follows for a second request (RFC 9112, 6.1).
+        lengths = {name for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}
+        if len(lengths) == 2 and CLOSE_HEADER not in self.headers:
+            self.headers.append(CLOSE_HEADER)
+
+    def on_response_complete(self) -> None:
+        self._shared.idle[self] = None
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
+        self._cancel_answer_timer()
+        self._shared.idle.pop(self, None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_answer()
+        self._shared.unread[self] = None
+        num_bytes = sum(one.transport.get_write_buffer_size() for one in self._shared.unread)
+        while num_bytes > MAX_UNREAD_BYTES:
+            oldest, _ = self._shared.unread.popitem(last=False)
+            num_bytes -= oldest.transport.get_write_buffer_size()
+            oldest.transport.abort()
+
+    def resume_writing(self) -> None:
+        self._cancel_answer_timer()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        self._is_stopping = True
+        if self._answer_timer is not None:
+            self._limit_answer()
+        super().shutdown()
+
+    def _awaits_request(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _limit_answer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        seconds = LAST_ANSWER_SECONDS if self._is_stopping else ANSWER_SECONDS
+        self._answer_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _cancel_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
+            self._shared.unread.pop(self, None)
 
     def _await_head(self) -> None:
         # Not anew with every byte: uvicorn's own limit, for idle connections, ends with the first of them.
@@ -67,7 +197,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(address)
-            opened.listen(2048)
+            opened.listen(_BACKLOG)
         except BaseException:
             opened.close()
             raise
@@ -131,8 +261,11 @@ class PageServer(uvicorn.Server):
         allowed_hosts: Sequence[str] | None,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
+        limit = connection_limit(service.settings.num_decoders)
+        shared = _Connections(limit, idle=OrderedDict(), unread=OrderedDict())
         config: dict[str, Any] = {
-            "http": _Protocol,
+            "http": functools.partial(_Protocol, shared=shared),
+            "backlog": _ACCEPT_AT_ONCE,
             "ws": "none",
             "lifespan": "on",
             "log_config": None,
@@ -149,6 +282,7 @@ class PageServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and tells when it is through."""
         await super().startup(sockets)
+        self._socket.listen(_BACKLOG)  # the queue of the kernel; asyncio has set it to _ACCEPT_AT_ONCE
         if self.started and self._on_ready is not None:
             self._on_ready()
 

@@ -22,9 +22,9 @@ def checkpoint(tmp_path_factory):
 
 
 @contextmanager
-def served(*arguments, folder):
+def served(*arguments, folder, launcher=()):
     """The process, and what it printed when it was ready."""
-    command = [sys.executable, "-m", "alexnet", "serve", *map(str, arguments), "--port", "0", "--json"]
+    command = [*launcher, sys.executable, "-m", "alexnet", "serve", *map(str, arguments), "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
         try:
             lines = []

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -66,25 +67,67 @@ def test_a_file_that_is_cut_off_is_said_to_be(decoders):
     assert refused.value.status == 422
 
 
-def test_a_process_that_dies_is_replaced(decoders):
+def idle_process(decoders):
     process = decoders._idle.get()
     decoders._idle.put(process)
-    os.kill(process._process.pid, signal.SIGKILL)
-    with pytest.raises(Refused, match="broke down"):
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_was_killed_or_stopped_while_idle_costs_no_image(decoders, number):
+    process = idle_process(decoders)
+    os.kill(process.pid, number)
+    started = time.monotonic()
+    assert decoders.decode(picture("red")).format == "PNG"
+    assert time.monotonic() - started < 5
+    assert not process._process.is_alive()
+
+
+def test_an_image_is_tried_once_more_when_the_process_dies(decoders, monkeypatch):
+    process, decode = idle_process(decoders), type(idle_process(decoders)).decode
+    died = []
+
+    def die_and_decode(self, data, seconds):
+        if len(died) < times:
+            died.append(self.pid)
+            self.kill()
+            self._process.join()
+        return decode(self, data, seconds)
+
+    monkeypatch.setattr(type(process), "decode", die_and_decode)
+    times = 1
+    assert decoders.decode(picture("red")).format == "PNG"
+    times = 3
+    with pytest.raises(Refused, match="broke down") as refused:
         decoders.decode(picture("red"))
+    assert refused.value.status == 422
+    assert len(set(died)) == 3 and process.pid in died
     assert decoders.decode(picture("red")).format == "PNG"
 
 
-def test_a_process_that_takes_too_long_is_replaced():
+@pytest.mark.parametrize("size", [(20, 20), (1000, 1000)], ids=["the pipe takes it", "sending blocks"])
+def test_a_process_that_takes_too_long_is_replaced(size, monkeypatch):
     with Decoders(Settings(num_decoders=1, decode_seconds=0.3)) as decoders:
-        process = decoders._idle.get()
-        decoders._idle.put(process)
-        os.kill(process._process.pid, signal.SIGSTOP)  # as if it were caught in a file
+        process = idle_process(decoders)
+        monkeypatch.setattr(process, "answers", lambda: True)
+        os.kill(process.pid, signal.SIGSTOP)  # as if it were caught in a file
         with pytest.raises(Refused, match=r"takes longer than 0\.3 s") as refused:
-            decoders.decode(picture("red"))
+            decoders.decode(noise("PNG", size)[1])
         assert refused.value.status == 422
         assert not process._process.is_alive()
         assert decoders._idle.get()._process.is_alive()
+
+
+def test_a_decoder_at_work_does_not_delay_the_end(monkeypatch):
+    with Decoders(Settings(num_decoders=1)) as decoders:
+        process = idle_process(decoders)
+        monkeypatch.setattr(process, "answers", lambda: True)
+        os.kill(process.pid, signal.SIGSTOP)
+        waiting = decoders.executor.submit(decoders.decode, picture("red"))
+        time.sleep(0.1)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    assert waiting.exception().status == 503
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory are Linux's")

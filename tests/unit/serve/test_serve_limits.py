@@ -1,13 +1,15 @@
 """What a server does when there is too much, or when somebody is too slow."""
 
 import http.client
+import logging
+import resource
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving_stand_ins import picture, running_server
+from serving_stand_ins import color_checkpoint, picture, running_server
 
 from alexnet.serve import server as server_module
 from alexnet.serve.settings import Settings
@@ -166,3 +168,135 @@ def test_requests_at_the_same_time_share_a_pass(checkpoints, monkeypatch):
         answers = list(pool.map(lambda name: running.post("/api/predict", picture(name)), ("green", "blue")))
         assert [answer.json["networks"][0]["guesses"][0]["name"] for answer in answers] == ["green", "blue"]
         assert passes(running) == (1, 2)
+
+
+# ---------------------------------------------------------------- clients that do not read, or only connect
+
+
+LONG_NAMES = tuple(letter * 1_500_000 for letter in "abc")
+
+
+@pytest.fixture(scope="module")
+def long_answers(tmp_path_factory):
+    """A checkpoint whose description is an answer of 4.5 MB, more than the buffers of a socket hold."""
+    return color_checkpoint(tmp_path_factory.mktemp("long") / "long.pt", names=LONG_NAMES)
+
+
+def ask_and_do_not_read(running, path="/api/description"):
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", running.port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return client
+
+
+def unread_sizes(running):
+    return [one.transport.get_write_buffer_size() for one in list(running.server.server_state.connections)]
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_client_that_does_not_read_its_answer_is_disconnected(long_answers, monkeypatch):
+    monkeypatch.setattr(server_module, "ANSWER_SECONDS", 0.4)
+    with running_server([long_answers]) as running:
+        client = ask_and_do_not_read(running)
+        wait_until(lambda: sum(unread_sizes(running)) > 1_000_000)
+        wait_until(lambda: not unread_sizes(running))
+        assert len(running.get("/api/description").json["networks"][0]["classes"][2]["name"]) == 1_500_000
+        client.close()
+
+
+def test_unread_answers_together_have_a_limit(long_answers, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_UNREAD_BYTES", 10_000_000)
+    with running_server([long_answers]) as running:
+        clients = []
+        for number in range(1, 6):
+            clients.append(ask_and_do_not_read(running))
+            wait_until(lambda number=number: running.server.server_state.total_requests == number)
+            assert sum(unread_sizes(running)) <= 10_000_000
+        assert running.get("/health/live").status == 200
+        left = {one.client[1] for one in list(running.server.server_state.connections)}
+        assert clients[0].getsockname()[1] not in left  # the longest waiting one
+        assert {client.getsockname()[1] for client in clients[3:]} <= left
+        for client in clients:
+            client.close()
+
+
+def test_clients_that_do_not_read_do_not_delay_the_end(long_answers, monkeypatch):
+    monkeypatch.setattr(server_module, "LAST_ANSWER_SECONDS", 0.2)
+    with running_server([long_answers]) as running:
+        client = ask_and_do_not_read(running)
+        wait_until(lambda: sum(unread_sizes(running)) > 1_000_000)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    client.close()
+
+
+def test_idle_connections_make_room_for_others(checkpoints, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 8)
+    data = picture("red")
+    with running_server(checkpoints[:1]) as running:
+        busy = half_a_request(running, data[:10], len(data))
+        inside(running, 1)
+        idle = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(30)]
+        assert running.post("/api/predict", data).status == 200
+        assert all(connection.recv(1) == b"" for connection in idle[:20])
+        assert len(running.server.server_state.connections) <= 8
+        busy.send(data[10:])
+        assert busy.getresponse().status == 200
+        for connection in [busy, *idle]:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"), [(64, 32), (1024, 760), (20_000, 1024), (resource.RLIM_INFINITY, 1024)]
+)
+def test_connections_leave_files_free(files, connections, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert server_module.connection_limit(num_decoders=2) == connections
+
+
+def test_log_lines_of_one_kind_are_limited():
+    throttle = server_module.LogThrottle(lines=2, seconds=0.1)
+
+    def passes(message, *arguments):
+        record = logging.LogRecord("alexnet.serve", logging.WARNING, "", 0, message, arguments, None)
+        return record.getMessage() if throttle.filter(record) else None
+
+    assert [passes("host %d", number) for number in range(4)] == ["host 0", "host 1", None, None]
+    assert passes("another") == "another"
+    time.sleep(0.11)
+    assert "(2 more " in passes("host %d", 4)
+    assert passes("host %d", 5) == "host 5"
+
+
+# ---------------------------------------------------------------- HTTP
+
+
+def test_a_request_with_two_lengths_is_the_last_of_its_connection(small):
+    smuggled = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", small.port), timeout=20) as connection:
+        connection.sendall(
+            b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % len(smuggled) + smuggled
+        )
+        answer = b""
+        while part := connection.recv(10_000):
+            answer += part
+    assert answer.count(b"HTTP/1.1 ") == 1 and b"ready" not in answer
+    assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/health/live", "/api/description", "/metrics", "/nothing"])
+def test_head_is_get_without_the_body(small, path):
+    head, get = small.ask("HEAD", path), small.get(path)
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert path == "/metrics" or head.headers["Content-Length"] == str(len(get.body))
+    assert small.ask("HEAD", "/api/predict").status == 405
