@@ -136,7 +136,7 @@ class _Process:
         """Wait for the first message of a new process. Raises RuntimeError if none comes."""
         if not self._is_ready_within(_START_SECONDS):
             self.end()
-            raise RuntimeError(f"a decoding process did not start within {_START_SECONDS:.0f} s")
+            raise RuntimeError(f"a decoding process ended or did not start within {_START_SECONDS:.0f} s")
 
     def answers(self) -> bool:
         """Return whether the process is there and runs. One that does not answer is killed."""

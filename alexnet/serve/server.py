@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -40,6 +41,9 @@ _RESERVED_FILES = 256
 _ACCEPT_AT_ONCE = 32
 """Connections that asyncio accepts before it runs anything else; more could use up the files before one is closed."""
 _BACKLOG = 2048
+_SEND_BUFFER_BYTES = 65_536
+_PIECE_BYTES = 65_536
+_CONNECTION = "alexnet.connection"
 
 
 def connection_limit(num_decoders: int) -> int:
@@ -93,6 +97,8 @@ class _Protocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
     _is_stopping = False
+    unread_bytes = 0
+    """What the client has still to read of its answer, the buffers of the system left out."""
 
     def __init__(self, *args: Any, shared: _Connections, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -102,13 +108,13 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # pause_writing means: there are unread bytes; resume_writing: none
         self._await_head()
-        self._shared.idle[self] = None
         if len(self.connections) > self._shared.limit:
-            # The longest idle connection makes room, so that idle ones never lock out a client with a request.
-            oldest, _ = self._shared.idle.popitem(last=False)
-            self.connections.discard(oldest)
-            oldest.transport.abort()
-            LOG.warning("closed an idle connection: more than %d are open", self._shared.limit)
+            # Idle connections never lock out a client with a request: the longest idle one makes room.
+            oldest = next(iter(self._shared.idle or self._shared.unread), self)
+            oldest.drop()
+            LOG.warning("closed a connection: more than %d are open", self._shared.limit)
+        if self in self.connections:
+            self._shared.idle[self] = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -122,6 +128,7 @@ class _Protocol(H11Protocol):
         if self._awaits_request():
             return
         self._shared.idle.pop(self, None)
+        self.scope[_CONNECTION] = self  # pyright: ignore[reportGeneralTypeIssues]
         # A proxy may take the other one of the two lengths, and what follows for a second request (RFC 9112, 6.1).
         lengths = {name for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}
         if len(lengths) == 2 and CLOSE_HEADER not in self.headers:
@@ -129,26 +136,39 @@ class _Protocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._shared.idle[self] = None
+        if not self.flow.write_paused:
+            self._end_answer()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_head_timer()
-        self._cancel_answer_timer()
-        self._shared.idle.pop(self, None)
+        self._forget()
         super().connection_lost(exc)
+
+    def drop(self) -> None:
+        """Close the connection at once, whatever is unread."""
+        self._forget()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _forget(self) -> None:
+        self._cancel_head_timer()
+        self._end_answer()
+        self._shared.idle.pop(self, None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._limit_answer()
-        self._shared.unread[self] = None
-        num_bytes = sum(one.transport.get_write_buffer_size() for one in self._shared.unread)
-        while num_bytes > MAX_UNREAD_BYTES:
-            oldest, _ = self._shared.unread.popitem(last=False)
-            num_bytes -= oldest.transport.get_write_buffer_size()
-            oldest.transport.abort()
+        if self._answer_timer is None and not self.transport.is_closing():
+            self._limit_answer()
+            self._shared.unread[self] = None
+        unread = sum(one.unread_bytes for one in self._shared.unread)
+        while unread > MAX_UNREAD_BYTES:
+            oldest = next(iter(self._shared.unread))
+            unread -= oldest.unread_bytes
+            oldest.drop()
 
     def resume_writing(self) -> None:
-        self._cancel_answer_timer()
+        if self._awaits_request():  # otherwise more of the answer follows, within the same limit
+            self._end_answer()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -166,11 +186,11 @@ class _Protocol(H11Protocol):
         seconds = LAST_ANSWER_SECONDS if self._is_stopping else ANSWER_SECONDS
         self._answer_timer = self.loop.call_later(seconds, self.transport.abort)
 
-    def _cancel_answer_timer(self) -> None:
+    def _end_answer(self) -> None:
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
-            self._shared.unread.pop(self, None)
+        self._shared.unread.pop(self, None)
 
     def _await_head(self) -> None:
         # Not anew with every byte: uvicorn's own limit, for idle connections, ends with the first of them.
@@ -189,6 +209,29 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
+def _in_pieces(app: ASGIApp) -> ASGIApp:
+    """Hand answers to uvicorn piece by piece: a connection buffers one piece, and waits until the client reads it."""
+
+    async def paced(scope: Scope, receive: Receive, send: Send) -> None:
+        connection: _Protocol | None = scope.get(_CONNECTION)
+
+        async def send_pieces(message: Message) -> None:
+            body = message.get("body", b"")
+            for start in range(0, len(body) - _PIECE_BYTES, _PIECE_BYTES):
+                if connection is not None:
+                    connection.unread_bytes = len(body) - start
+                await send({**message, "body": body[start : start + _PIECE_BYTES], "more_body": True})
+            if body:
+                message = {**message, "body": body[(len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES :]}
+            if connection is not None:
+                connection.unread_bytes = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_pieces)
+
+    return paced
+
+
 def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises UserError where the address cannot be used."""
     try:
@@ -196,6 +239,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened = socket.socket(family, kind, protocol)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it. Unread answers then lie in this process, which limits them, not in the kernel.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             opened.bind(address)
             opened.listen(_BACKLOG)
         except BaseException:
@@ -275,7 +320,7 @@ class PageServer(uvicorn.Server):
             # Whoever is being answered gets the answer, if it comes in time.
             "timeout_graceful_shutdown": int(service.settings.request_seconds) + 5,
         }
-        super().__init__(uvicorn.Config(create_app(service, allowed_hosts=allowed_hosts), **config))
+        super().__init__(uvicorn.Config(_in_pieces(create_app(service, allowed_hosts=allowed_hosts)), **config))
         self._socket = opened
         self._on_ready = on_ready
 
