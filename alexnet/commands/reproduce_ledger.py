@@ -10,6 +10,7 @@ from alexnet.reproduce.catalogue import STUDIES
 from alexnet.reproduce.ledger import read_line, read_published, write_page
 from alexnet.reproduce.record import refresh_record
 from alexnet.runtime.files import write_text
+from alexnet.runtime.text import print_lines
 
 
 def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> None:
@@ -22,20 +23,20 @@ def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> N
         return
     page = write_page(results, STUDIES, output or Path("ledger.md"))
     if output is None:
-        print(page, end="")
+        print_lines(*page.rstrip("\n").split("\n"))
         return
     try:
         write_text(output, page)
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}; give the path of a file") from None
-    print(f"Ledger: {output}")
+    print_lines(f"Ledger: {output}")
 
 
 def records_command(data: str | None) -> None:
     """Compute the derived fields of every record of a study again, with the numbers of its README.md; print which."""
     for file in sorted(_folder_of_records(data).glob("*/record.json")):
         refresh_record(file.parent)
-        print(f"Record: {file.parent}")
+        print_lines(f"Record: {file.parent}")
 
 
 def _folder_of_records(data: str | None) -> Path:

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
     "hub": {"config_io", "data", "evaluation", "models", "ops", "runtime", "training", "weights"},
-    "serve": {"data", "evaluation", "models", "ops", "reporting", "training", "visualize"},
+    "serve": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "visualize"},
     "reproduce": {
         *("config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"),
         "visualize",
