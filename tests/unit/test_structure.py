@@ -141,6 +141,17 @@ def test_models_need_nothing_but_torch(path):
             assert first in {"torch", "alexnet"} or first in sys.stdlib_module_names, name
 
 
+def test_text_reaches_a_terminal_through_one_module():
+    """Names from files may hold what a terminal obeys: `alexnet.runtime.text` writes it out."""
+    printing = set()
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                printing.add(path.relative_to(PACKAGE).as_posix())
+    # The second prints JSON in ASCII, the last a page of the documentation.
+    assert printing == {"runtime/text.py", "commands/output.py", "doctor/catalogue.py"}
+
+
 def public_functions(nodes, prefix=""):
     """Public functions and methods; a class with such methods counts too, one of mere fields documents those."""
     for node in nodes:
