@@ -1,4 +1,5 @@
 import html
+import re
 
 import numpy as np
 import pytest
@@ -87,8 +88,9 @@ SHOWN = ["$x^{$", "$a$ $", r"caf\xe9", r"\u001b[2J", "\\u202e\ue000", r"\$"]
 
 def test_names_are_drawn_as_they_are(tmp_path):
     matrix = figures.confusion_matrix(np.eye(len(HOSTILE), dtype=np.int64), HOSTILE)
-    panel, axes = figures.new_panel("\n".join(HOSTILE), SVG_COLORS)
-    axes.text(0.5, 0.5, figures.shorten(HOSTILE[0]))
+    panel, axes = figures.new_panel(HOSTILE[0], SVG_COLORS)
+    for name in HOSTILE:
+        axes.text(0.2, 1, name)
     axes.plot([0, 1], [1, 2], label=HOSTILE[0])
     axes.legend()
     axes.set_yscale("log")
@@ -97,7 +99,7 @@ def test_names_are_drawn_as_they_are(tmp_path):
         for name in SHOWN:
             assert f">{name}<" in drawing, name
         save_picture(figure, tmp_path / "picture.png")
-    assert "10^{" not in drawing  # numbers of an axis keep their mathematics
+    assert "10^{" not in re.sub("<!--.*?-->", "", drawing)  # numbers of an axis keep their mathematics
 
 
 def test_no_curve_is_an_empty_panel():
