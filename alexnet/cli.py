@@ -7,6 +7,7 @@ Nothing heavy is imported here: a command imports what it needs when it runs, so
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
@@ -28,6 +29,7 @@ from alexnet.commands.train_cli import TRAIN_EPILOG, train
 from alexnet.commands.visualize_cli import VISUALIZE_EPILOG, visualize
 from alexnet.errors import RunError, UserError
 from alexnet.runtime.processes import end_process
+from alexnet.runtime.text import print_lines
 
 app = typer.Typer(
     name="alexnet",
@@ -310,6 +312,9 @@ def recipe_validate(arguments: Recipes, json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command in sys.argv and exit: 0 done, 1 a failed run, 2 the person's mistake (one message each)."""
+    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal's encoding lacks costs no output
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     end_process(_run())
 
 
@@ -351,7 +356,7 @@ def _run() -> int:
 def _fail(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")  # torchrun's: processes of one training share this terminal
     where = "" if rank == "0" else f" on rank {rank}"
-    print(f"error{where}: {message}", file=sys.stderr)
+    print_lines(*f"error{where}: {message}".split("\n"), stream=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from alexnet.models import get_architecture
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.device import choose_device, choose_precision
+from alexnet.runtime.text import print_lines
 
 _PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -69,8 +70,8 @@ def _print(report: BenchmarkReport) -> None:
     what = "training" if job.task == "train" else "inference"
     where = environment["devices"][0] if job.device.startswith("cuda") else environment["processor"]
     blocks = _count(report.rounds, "block")
-    print(f"{job.model}, {what}, batch {job.batch_size}, on random images; median of {blocks} taken in turn")
-    print(
+    print_lines(f"{job.model}, {what}, batch {job.batch_size}, on random images; median of {blocks} taken in turn")
+    print_lines(
         f"{where}, {_count(environment['cores'], 'core')}, {_count(report.ours.ready.threads, 'thread')}, torch "
         f"{environment['versions']['torch']}, {job.precision} activations, float32 weights, channels-last"
     )
@@ -87,13 +88,13 @@ def _print(report: BenchmarkReport) -> None:
         numeric=["step", *phases, "first step"],
     )
     limits = report.limits
-    print(
+    print_lines(
         f"Hardware limit: {_scaled(limits.matmul_flops_per_second)}FLOP/s in {job.precision} matrix products, "
         f"{limits.copy_bytes_per_second / 1e9:.1f} GB/s of copying. At {report.flops_per_image / 1e9:.3g} GFLOP an "
         f"image ours reaches {report.share_of_matmul:.1%} of the matrix products."
     )
     for item in report.left_out:
-        print(f"Left out: {item.name}: {item.reason}.")
+        print_lines(f"Left out: {item.name}: {item.reason}.")
 
 
 def _speed_row(ours: Measurement, other: Measurement) -> list[object]:

@@ -13,6 +13,7 @@ from alexnet.commands.benchmark_output import check_output, machine_line, tell
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.text import print_lines
 
 
 def benchmark_loader_command(
@@ -52,11 +53,11 @@ def benchmark_loader_command(
 
 def _print(report: LoadingReport) -> None:
     job, environment = report.job, report.environment
-    print(
+    print_lines(
         f"{report.num_images} images, {STORED_SIZE} px squares, {CROP_SIZE} px crops reflected at random, batch "
         f"{job.batch_size}, {job.num_workers} threads or processes; median of {report.rounds} blocks taken in turn"
     )
-    print(machine_line(environment))
+    print_lines(machine_line(environment))
     baselines = [other for other in report.contestants if not other.name.startswith("ours")]
     rows: list[list[object]] = []
     for one in report.contestants:
@@ -74,6 +75,8 @@ def _print(report: LoadingReport) -> None:
         rows.append(row)
     columns = ["", "images/s", "lowest to highest", "per core", *(f"over {other.name}" for other in baselines)]
     print_table(columns, rows, numeric=columns[1:])
-    print("per core: images over processor time of all threads and processes; ratios by the clock, and so by cores.")
+    print_lines(
+        "per core: images over processor time of all threads and processes; ratios by the clock, and so by cores."
+    )
     for item in report.left_out:
-        print(f"Left out: {item.name}: {item.reason}.")
+        print_lines(f"Left out: {item.name}: {item.reason}.")

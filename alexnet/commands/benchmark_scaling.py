@@ -17,6 +17,7 @@ from alexnet.models.architecture import minimum_image_size
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.device import choose_execution
+from alexnet.runtime.text import print_lines
 
 
 def benchmark_scaling_command(
@@ -70,11 +71,11 @@ def _ratio(way: Way, ways: list[Way]) -> float:
 
 
 def _print(job: ScalingJob, ways: list[Way], saving: Saving, environment: dict[str, Any]) -> None:
-    print(
+    print_lines(
         f"{job.model} at {job.image_size} px, batch {job.batch_size}, {job.precision}, gloo; median of {job.rounds} "
         "blocks taken in turn"
     )
-    print(machine_line(environment))
+    print_lines(machine_line(environment))
     rows: list[list[object]] = [
         [
             way.name,
@@ -86,7 +87,7 @@ def _print(job: ScalingJob, ways: list[Way], saving: Saving, environment: dict[s
     ]
     columns = ["", "images/s", "lowest to highest", "of one process"]
     print_table(columns, rows, numeric=columns[1:])
-    print(
+    print_lines(
         f"Checkpoints of {saving.checkpoint_mb:,.0f} MB, written beside the training: the longest step is "
         f"{saving.longest_ms:,.0f} ms, {saving.ratio:.2f} times the median of the others, {saving.median_ms:,.0f} ms "
         f"(of which the longest is {saving.longest_without_ms:,.0f} ms)."

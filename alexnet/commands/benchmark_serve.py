@@ -11,6 +11,7 @@ from alexnet.commands.benchmark_output import check_output, machine_line, tell
 from alexnet.errors import UserError
 from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import load_checkpoint
 
 
@@ -56,11 +57,11 @@ def _numbers(clients: str) -> tuple[int, ...]:
 
 def _print(report: ServingReport) -> None:
     job, environment = report.job, report.environment
-    print(
+    print_lines(
         f"{report.model}; photographs of 500 x 375 px as JPEG over loopback; clients on the same machine; median of "
         f"{job.rounds} blocks of {job.seconds:g} s taken in turn"
     )
-    print(machine_line(environment))
+    print_lines(machine_line(environment))
     rows: list[list[object]] = []
     for clients in job.clients:
         for contestant in report.contestants:
@@ -79,11 +80,11 @@ def _print(report: ServingReport) -> None:
             )
     columns = ["clients", "", "images/s", "lowest to highest", "p50 ms", "p95 ms", "by batching"]
     print_table(columns, rows, numeric=[name for name in columns if name])
-    print(f"batching: at most {job.batch_size} images a pass, waiting at most {job.max_wait_ms:g} ms.")
+    print_lines(f"batching: at most {job.batch_size} images a pass, waiting at most {job.max_wait_ms:g} ms.")
     if report.memory_bytes:
         first, *rest = report.memory_bytes
         settled = rest[len(rest) // 10 :]
-        print(
+        print_lines(
             f"Memory of server and decoders: {first / 1e6:.0f} MB before, then {min(settled) / 1e6:.0f} to "
             f"{max(settled) / 1e6:.0f} MB over {job.memory_requests:,} requests, {rest[-1] / 1e6:.0f} MB at the end."
         )

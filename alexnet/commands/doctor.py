@@ -12,8 +12,8 @@ from rich.text import Text
 from alexnet.commands.output import print_json
 from alexnet.doctor.examine import examine, sort_things
 from alexnet.doctor.findings import SEVERITIES, Finding, is_healthy
-from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.text import printable
 
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 

@@ -13,10 +13,11 @@ from alexnet.evaluation.evaluator import evaluate as evaluate_models
 from alexnet.evaluation.predictor import load_predictor
 from alexnet.evaluation.report import EvaluationReport
 from alexnet.evaluation.subjects import describe, images_for, recipe_of
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.device import num_workers_of
 from alexnet.runtime.process_settings import restored_settings
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 
 _CLASSES_SHOWN = 10
@@ -122,17 +123,17 @@ def _describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _print(report: EvaluationReport, record: dict[str, Any], checkpoints: Sequence[Checkpoint]) -> None:
     networks = "one network" if report.num_models == 1 else f"an ensemble of {report.num_models} networks"
-    print(f"{report.num_images} images of {record['data']} ({record['split']}), {report.views} views, {networks}")
+    print_lines(f"{report.num_images} images of {record['data']} ({record['split']}), {report.views} views, {networks}")
     for checkpoint in checkpoints:
-        print(f"Network: {printable(describe(checkpoint))}")
+        print_lines(f"Network: {describe(checkpoint)}")
     for name, error, (low, high) in (
         ("top-1", report.top1_error, report.top1_interval),
         ("top-5", report.top5_error, report.top5_interval),
     ):
         if name == "top-5" and report.probabilities.shape[1] <= 5:
             continue  # of five classes every one is among the five best
-        print(f"{name} error  {error:7.2%}   95 % interval {low:.2%} to {high:.2%}")
-    print(f"loss         {report.loss:7.4f}   nats")
+        print_lines(f"{name} error  {error:7.2%}   95 % interval {low:.2%} to {high:.2%}")
+    print_lines(f"loss         {report.loss:7.4f}   nats")
     wrong = [result for result in report.per_class if result.top1_error]
     wrong.sort(key=lambda result: -(result.top1_error or 0.0))
     if wrong:

@@ -14,9 +14,10 @@ from alexnet.evaluation.subjects import describe
 from alexnet.exporting.accuracy import Loss
 from alexnet.exporting.formats import WEIGHTS, ExportReport, ExportSettings, Format, Weights, find_format, writer_of
 from alexnet.exporting.verification import Verification
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.process_settings import restored_settings
+from alexnet.runtime.text import print_lines, valid_text
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.checkpoint_files import checkpoint_file
 
@@ -75,6 +76,8 @@ def _check(chosen: Format, output: Path, settings: ExportSettings) -> None:
         raise UserError(f"the weights are {', '.join(get_args(Weights))}, not {settings.weights!r}")
     if chosen.suffix and output.is_dir():
         raise UserError(f"--output {output} is a folder; give the path of a file")
+    if chosen.name in ("onnx", "web") and valid_text(str(output)) != str(output):
+        raise UserError(f"--output {output} holds bytes that are not UTF-8, which ONNX cannot open; give another path")
     asked = ExportSettings.__dataclass_fields__
     changed = [name for name in asked if name != "source" and getattr(settings, name) not in (asked[name].default, [])]
     if changed and not chosen.is_program:
@@ -122,25 +125,27 @@ def export_command(
 
 
 def _print(report: ExportReport) -> None:
-    print(f"{report.output}: {report.format}, weights in {report.weights}, {report.num_bytes:,} bytes")
+    print_lines(f"{report.output}: {report.format}, weights in {report.weights}, {report.num_bytes:,} bytes")
     for note in report.notes:
-        print(note)
-    print(f"Network: {printable(report.network)}")
+        print_lines(note)
+    print_lines(f"Network: {report.network}")
     if report.verification is not None:
         _print_verification(report.verification)
     if report.loss is not None:
         _print_loss(report.loss, report)
     elif report.weights != "float32":
-        print(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
+        print_lines(f"What {report.weights} costs in accuracy was not measured; --data measures it.")
     for line in report.next_steps:
-        print(line)
+        print_lines(line)
 
 
 def _print_verification(result: Verification) -> None:
     batches = ", ".join(map(str, result.batch_sizes))
     logits = "" if result.logits is None else f", {result.logits:.1e} of a logit (relative)"
-    print(f"Run by {result.runtime} in batches of {batches} on {result.images}. Largest differences from the network")
-    print(
+    print_lines(
+        f"Run by {result.runtime} in batches of {batches} on {result.images}. Largest differences from the network"
+    )
+    print_lines(
         f"with the same weights: {result.probabilities:.1e} of a probability, {result.log_probabilities:.1e} of its "
         f"logarithm (relative){logits}."
     )
@@ -156,7 +161,7 @@ def _print_loss(loss: Loss, report: ExportReport) -> None:
         title=f"{loss.num_images} images of {loss.data} ({loss.split}), {loss.views} view",
         numeric=["top-1 error", "top-5 error", "loss"],
     )
-    print(
+    print_lines(
         f"Same first guess on {loss.same_first_guess:.2%} of the images; probabilities differ by up to "
         f"{loss.largest_difference:.2g}."
     )

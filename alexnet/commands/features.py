@@ -17,9 +17,9 @@ from alexnet.evaluation.features import Precision
 from alexnet.evaluation.image_list import ImageList, open_images
 from alexnet.evaluation.inputs import ImageInput
 from alexnet.evaluation.subjects import data_config_of, describe
-from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.process_settings import restored_settings
+from alexnet.runtime.text import print_lines
 
 if TYPE_CHECKING:
     from alexnet.training.checkpoint import Checkpoint
@@ -145,10 +145,10 @@ def features_command(
         return
     shape = " x ".join(map(str, record["shape"]))
     views_said = "centre crops" if views == "center" else f"the mean over {views} views"
-    print(
-        f"{printable(str(output))}: {extractor.layer} ({shape}) of {record['num_images']:,} images, {views_said}, "
+    print_lines(
+        f"{output}: {extractor.layer} ({shape}) of {record['num_images']:,} images, {views_said}, "
         f"{precision}, {output.stat().st_size / 1e6:.1f} MB"
     )
-    print(f"Network: {printable(describe(extractor.checkpoint))}")
+    print_lines(f"Network: {describe(extractor.checkpoint)}")
     if record["skipped"]:
-        print(f"{len(record['skipped'])} images could not be read and are left out")
+        print_lines(f"{len(record['skipped'])} images could not be read and are left out")

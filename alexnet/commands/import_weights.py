@@ -8,7 +8,8 @@ from typing import Any
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.weights.importing import import_weights
 from alexnet.weights.inputs import read_numbers
@@ -110,7 +111,7 @@ def _mean(checkpoint: Checkpoint) -> list[float] | str:
 
 def _print(record: dict[str, Any]) -> None:
     source, inputs = record["source"], record["preprocessing"]
-    print(f"{printable(str(source.get('file', '')))}: {source.get('form', '')}, sha256 {source.get('sha256', '')[:16]}")
+    print_lines(f"{source.get('file', '')}: {source.get('form', '')}, sha256 {source.get('sha256', '')[:16]}")
     print_table(
         ["weights", "in the file", "shape", "parameters"],
         [
@@ -119,16 +120,16 @@ def _print(record: dict[str, Any]) -> None:
         ],
         numeric=["parameters"],
     )
-    print(f"{record['model']}: {printable(record['summary'])}")
+    print_lines(f"{record['model']}: {record['summary']}")
     mean = inputs["mean"] if isinstance(inputs["mean"], str) else ", ".join(f"{value:g}" for value in inputs["mean"])
-    print(
+    print_lines(
         f"{record['parameters']:,} parameters, {record['num_classes']:,} classes ({record['class_names'][0]}, ...); "
         f"images: shorter side {inputs['resize']}, centre crop {inputs['crop']}, {inputs['channel_order'].upper()}, "
         f"{'0-1' if inputs['input_scale'] == 'unit' else '0-255'} minus the mean ({mean})"
     )
     published = source.get("published")
     if published:
-        print(f"{published['name']}, as reported by its authors: {published['reported']}; {published['terms']}")
+        print_lines(f"{published['name']}, as reported by its authors: {published['reported']}; {published['terms']}")
     for note in record["notes"]:
-        print(f"note: {printable(note)}")
-    print(f"Checkpoint: {record['output']}")
+        print_lines(f"note: {note}")
+    print_lines(f"Checkpoint: {record['output']}")

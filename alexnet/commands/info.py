@@ -12,8 +12,9 @@ from alexnet.config import MODEL_NAMES
 from alexnet.errors import UserError
 from alexnet.models import Architecture, get_architecture
 from alexnet.models.summary import LayerRow, compare, layer_table
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
 from alexnet.runtime.files import read_json
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 from alexnet.training.checkpoint_files import is_on_the_hub
 
@@ -48,7 +49,7 @@ def _print_differences(a: str, b: str, *, as_json: bool) -> None:
         rows = [[row.layer, row.field, row.a, row.b] for row in differences]
         print_table(["layer", "field", a, b], rows)
     else:
-        print(f"{a} and {b} are the same network.")
+        print_lines(f"{a} and {b} are the same network.")
 
 
 def _print_variant(
@@ -71,9 +72,9 @@ def _print_variant(
         return
     for key, value in card.items():
         if not isinstance(value, (dict, list)) and value not in (None, ""):
-            print(f"{key:16}{printable(str(value))}")
-    print(f"{architecture.name}: {architecture.summary}")
-    print(f"source: {architecture.source}")
+            print_lines(f"{key:16}{value}")
+    print_lines(f"{architecture.name}: {architecture.summary}")
+    print_lines(f"source: {architecture.source}")
     _print_layers(rows, totals)
 
 

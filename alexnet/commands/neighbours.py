@@ -22,11 +22,11 @@ from alexnet.evaluation.features import network_digest
 from alexnet.evaluation.image_list import ImageList, open_images
 from alexnet.evaluation.neighbours import NeighbourIndex, Neighbours
 from alexnet.evaluation.subjects import data_config_of, describe
-from alexnet.reporting.console import printable
 from alexnet.reporting.panel_figures import number
 from alexnet.reporting.pictures import check_picture_path, save_picture
 from alexnet.reporting.progress import Progress
 from alexnet.reporting.study_figures import Nearest, neighbour_rows
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint, load_checkpoint
 
 MAX_ROWS_DRAWN = 20
@@ -81,10 +81,10 @@ def neighbours_command(
     if as_json:
         print_json({**network_facts(checkpoint, loaded), "output": None if output is None else str(output), **record})
     else:
-        print(f"Network: {printable(describe(loaded))}")
+        print_lines(f"Network: {describe(loaded)}")
         _print(record, output)
     for key, reason in queries.errors.items():
-        print(f"error: {printable(key)}: {printable(reason)}", file=sys.stderr)
+        print_lines(f"error: {key}: {reason}", stream=sys.stderr)
     return len(queries.errors)
 
 
@@ -148,17 +148,19 @@ def _record(
 
 
 def _print(record: dict[str, Any], output: Path | None) -> None:
-    print(f"Nearest of {record['num_images']:,} images by {record['layer']}; the number is the Euclidean distance")
+    print_lines(
+        f"Nearest of {record['num_images']:,} images by {record['layer']}; the number is the Euclidean distance"
+    )
     for query in record["queries"]:
         if query["error"] is None:
-            print(printable(query["input"]))
+            print_lines(query["input"])
         largest = max((nearest["distance"] for nearest in query["neighbours"]), default=0.0)
         decimals = max(0, 3 - math.floor(math.log10(largest))) if largest else 0
         for nearest in query["neighbours"]:
-            name = f"  {printable(nearest['name'])}" if nearest["name"] else ""
-            print(f"  {nearest['distance']:10.{decimals}f}  {printable(nearest['key'])}{name}")
+            name = f"  {nearest['name']}" if nearest["name"] else ""
+            print_lines(f"  {nearest['distance']:10.{decimals}f}  {nearest['key']}{name}")
     if output is not None:
-        print(f"Drawn in {printable(str(output))}")
+        print_lines(f"Drawn in {output}")
 
 
 def _draw(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UserError
+from alexnet.runtime.text import json_text
 from alexnet.training.checkpoint_files import checkpoint_file, is_on_the_hub
 
 if TYPE_CHECKING:
@@ -20,11 +19,6 @@ def print_json(record: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output; of the processes of one training, the first does."""
     if os.environ.get("RANK", "0") == "0":
         print(json_text(record))
-
-
-def json_text(record: Mapping[str, Any]) -> str:
-    """Indented JSON; paths become text, and numbers that JSON does not have (nan, inf) become null."""
-    return json.dumps(_plain(record), indent=1, allow_nan=False)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -45,13 +39,3 @@ def network_facts(given: str | Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """
     path = given if is_on_the_hub(given) else checkpoint_file(given)
     return {"path": str(path), "checkpoint": checkpoint.selection, "step": checkpoint.step}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -9,7 +9,7 @@ from pathlib import Path
 from alexnet.commands.output import network_facts, print_json
 from alexnet.evaluation.predictor import Prediction, load_predictor, predict_each
 from alexnet.evaluation.subjects import describe
-from alexnet.reporting.console import printable
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import load_checkpoint
 
 
@@ -22,16 +22,16 @@ def predict_command(
     """
     loaded = load_checkpoint(checkpoint)
     predictor = load_predictor(loaded, device=device)
-    header = f"Network: {printable(describe(loaded))}"
+    header = f"Network: {describe(loaded)}"
     predictions = []
     failed = 0
     for prediction in predict_each(predictor, images, top=top, views=views):
         failed += prediction.error is not None
         if prediction.error is not None:
-            print(f"error: {printable(prediction.input)}: {printable(prediction.error)}", file=sys.stderr)
+            print_lines(f"error: {prediction.input}: {prediction.error}", stream=sys.stderr)
         elif not as_json:
             if header:  # once, and not where no image could be read
-                print(header)
+                print_lines(header)
                 header = ""
             _print(prediction)
         if as_json:
@@ -42,7 +42,7 @@ def predict_command(
 
 
 def _print(prediction: Prediction) -> None:
-    print(printable(prediction.input))
+    print_lines(prediction.input)
     for guess in prediction.guesses:
         name = guess.name if guess.name == guess.class_id else f"{guess.name} ({guess.class_id})"
-        print(f"  {guess.probability:7.2%}  {printable(name)}")
+        print_lines(f"  {guess.probability:7.2%}  {name}")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from alexnet.commands.output import print_json
 from alexnet.data.prepare import Request, prepare_data_set
 from alexnet.errors import RunError, UserError
-from alexnet.reporting.console import printable
 from alexnet.reporting.progress import Mode, Progress
 from alexnet.runtime.process_settings import restored_settings
+from alexnet.runtime.text import print_lines
 
 _FORMATS = ("jpeg", "raw")
 _SHOWN = 10
@@ -115,15 +115,17 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
 def _print(folder: Path, record: dict[str, Any]) -> None:
     for title, items in (("left out", record["skipped"]), ("unusual, and kept", record["repaired"])):
         if items:
-            print(f"{len(items)} image(s) {title}:")
+            print_lines(f"{len(items)} image(s) {title}:")
             for item in items[:_SHOWN]:
-                print(f"  {printable(item['file'])}: {printable(item['reason'])}")
+                print_lines(f"  {item['file']}: {item['reason']}")
             if len(items) > _SHOWN:
-                print(f"  and {len(items) - _SHOWN} more, listed in {folder / 'dataset.json'}")
+                print_lines(f"  and {len(items) - _SHOWN} more, listed in {folder / 'dataset.json'}")
     parts = ", ".join(
         f"{part['num_images']:,} {'training' if name == 'train' else 'validation'} images in {len(part['shards'])} "
         f"shard(s), {sum(shard['bytes'] for shard in part['shards']) / 1e6:,.1f} MB"
         for name, part in record["splits"].items()
     )
-    print(f"{folder}: {parts}; {len(record['classes'])} classes, {record['image_size']} px, {record['encoding']}.")
-    print(f"Train on it: alexnet train RECIPE --data {folder}")
+    print_lines(
+        f"{folder}: {parts}; {len(record['classes'])} classes, {record['image_size']} px, {record['encoding']}."
+    )
+    print_lines(f"Train on it: alexnet train RECIPE --data {folder}")

@@ -16,8 +16,9 @@ from alexnet.errors import UserError
 from alexnet.evaluation.subjects import describe
 from alexnet.hub.remote import check_name, require_hub, upload
 from alexnet.hub.repository import CARD, PLACEHOLDER, WEIGHTS, file_facts, read_weights
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
 from alexnet.runtime.files import write_text
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint
 
 
@@ -58,7 +59,7 @@ def push_command(
         facts = {"checkpoint": pushed.selection, "step": pushed.step}
         record: dict[str, Any] = {**facts, "files": file_facts(folder), "output": output, "repo": repo, "url": None}
         if not as_json and not quiet:
-            print(f"Network: {printable(describe(pushed))}")
+            print_lines(f"Network: {describe(pushed)}")
             _show(record["files"])
         if repo is not None:
             _confirm(repo, private=private, yes=yes)
@@ -67,9 +68,9 @@ def push_command(
     if as_json:
         print_json(record)
     elif repo is not None:
-        print(f"Uploaded: {record['url']}\nTo use it: alexnet predict hf:{repo} image.jpg")
+        print_lines(f"Uploaded: {record['url']}", f"To use it: alexnet predict hf:{repo} image.jpg")
     else:
-        print(f"To upload them: alexnet push {output} USER/NAME")
+        print_lines(f"To upload them: alexnet push {output} USER/NAME")
 
 
 def _write(checkpoint: Path, folder: Path, repo: str | None, license: str | None) -> Checkpoint:

@@ -10,6 +10,7 @@ from alexnet.commands.train import split_arguments
 from alexnet.config import Recipe
 from alexnet.config_io import diff_recipes, load_recipe, recipe_header, recipe_names, to_toml
 from alexnet.errors import UserError
+from alexnet.runtime.text import print_lines
 
 
 def list_command(*, as_json: bool) -> None:
@@ -20,7 +21,7 @@ def list_command(*, as_json: bool) -> None:
         return
     width = max(map(len, titles))
     for name, title in titles.items():
-        print(f"{name:{width}}  {title}")
+        print_lines(f"{name:{width}}  {title}")
 
 
 def show_command(arguments: Sequence[str], *, as_json: bool) -> None:
@@ -30,7 +31,7 @@ def show_command(arguments: Sequence[str], *, as_json: bool) -> None:
         print_json({"name": name, "header": recipe_header(name), "values": _values(recipe)})
         return
     header = "".join(f"# {line}".rstrip() + "\n" for line in recipe_header(name).splitlines())
-    print(f"{header}\n{to_toml(recipe)}" if header else to_toml(recipe), end="")
+    print_lines(*(header.split("\n") if header else ()), *to_toml(recipe).rstrip("\n").split("\n"))
 
 
 def diff_command(first: str, second: str, *, as_json: bool) -> None:
@@ -40,7 +41,7 @@ def diff_command(first: str, second: str, *, as_json: bool) -> None:
         rows = [{"key": key, "a": a, "b": b} for key, a, b in differences]
         print_json({"a": first, "b": second, "differences": rows})
     elif not differences:
-        print(f"{first}, {second}: no difference.")
+        print_lines(f"{first}, {second}: no difference.")
     else:
         from alexnet.reporting.console import print_table
 
@@ -53,7 +54,7 @@ def validate_command(arguments: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "valid": True, "values": _values(recipe)})
     else:
-        print(f"{name}: valid")
+        print_lines(f"{name}: valid")
 
 
 def _load(arguments: Sequence[str]) -> tuple[str, Recipe]:

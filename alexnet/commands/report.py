@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alexnet.commands.output import print_json
 from alexnet.errors import UserError
+from alexnet.runtime.text import print_lines
 
 
 def report_command(run: Path, *, as_json: bool) -> None:
@@ -18,4 +19,4 @@ def report_command(run: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"report": str(path)})
     else:
-        print(path)
+        print_lines(str(path))

@@ -15,6 +15,7 @@ from alexnet.reproduce.overrides import is_one_of
 from alexnet.reproduce.record import TABLE_HEAD, table_cells, write_record
 from alexnet.reproduce.study import Outcome, Study
 from alexnet.reproduce.workbench import Interrupted, Scale, Workbench
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import load_checkpoint
 from alexnet.training.stop_signals import exit_code
 
@@ -37,10 +38,10 @@ def list_studies(*, as_json: bool) -> None:
         print_json({"studies": rows})
         return
     for row in rows:
-        print(f"{row['name']}\n  {row['title']}.")
+        print_lines(row["name"], f"  {row['title']}.")
         for key, title in (("section", "source"), ("data", "data"), ("cost", "cost"), ("small", "small")):
             if row[key] is not None:
-                print(f"  {title}: {row[key]}")
+                print_lines(f"  {title}: {row[key]}")
 
 
 def reproduce_command(
@@ -108,10 +109,10 @@ def reproduce_command(
 def _print(study: Study, outcome: Outcome, folder: Path) -> None:
     print_table(TABLE_HEAD, [table_cells(row) for row in outcome.rows], title=study.title, numeric=TABLE_HEAD[1:5])
     for note in outcome.notes:
-        print(note)
+        print_lines(note)
     for name in outcome.figures:
-        print(f"Figure: {folder / name}")
-    print(f"Record: {folder / 'record'}")
+        print_lines(f"Figure: {folder / name}")
+    print_lines(f"Record: {folder / 'record'}")
 
 
 def _check_overrides(study: Study, overrides: Sequence[str]) -> None:

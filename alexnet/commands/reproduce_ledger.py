@@ -11,6 +11,7 @@ from alexnet.reproduce.evidence import record_names, study_of
 from alexnet.reproduce.ledger import read_line, read_published, write_page
 from alexnet.reproduce.record import refresh_record
 from alexnet.runtime.files import write_text
+from alexnet.runtime.text import print_lines
 
 
 def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> None:
@@ -23,13 +24,13 @@ def ledger_command(data: str | None, output: Path | None, *, as_json: bool) -> N
         return
     page = write_page(results, STUDIES, output or Path("ledger.md"))
     if output is None:
-        print(page, end="")
+        print_lines(*page.rstrip("\n").split("\n"))
         return
     try:
         write_text(output, page)
     except OSError as error:
         raise UserError(f"cannot write --output {output}: {error.strerror}; give the path of a file") from None
-    print(f"Ledger: {output}")
+    print_lines(f"Ledger: {output}")
 
 
 def records_command(data: str | None) -> None:
@@ -38,7 +39,7 @@ def records_command(data: str | None) -> None:
     for name in record_names(results):
         if study_of(results, name) is not None:
             refresh_record(results / name)
-            print(f"Record: {results / name}")
+            print_lines(f"Record: {results / name}")
 
 
 def _folder_of_records(data: str | None) -> Path:

@@ -18,7 +18,7 @@ from alexnet.evaluation.feature_files import is_table, read_table
 from alexnet.evaluation.image_list import open_images
 from alexnet.evaluation.subjects import data_config_of, describe
 from alexnet.evaluation.views import VIEW_NAMES
-from alexnet.reporting.console import printable
+from alexnet.runtime.text import print_lines, printable_lines
 from alexnet.serve.settings import Settings
 from alexnet.training.checkpoint_files import run_folder
 
@@ -52,11 +52,12 @@ def serve_command(
         raise UserError(f"--views {settings.views} is none that is known; it is one of {', '.join(VIEW_NAMES)}.")
     log = logging.StreamHandler(sys.stderr)
     log.addFilter(LogThrottle())
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", handlers=[log])
+    log.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
 
     def tell(message: str) -> None:
         if not quiet:
-            print(printable(message), file=sys.stderr, flush=True)
+            print_lines(message, stream=sys.stderr)
 
     with closing(open_socket(host, port)) as opened:
         networks = load_networks(checkpoints, device=device, views=settings.views)
@@ -83,6 +84,11 @@ def serve_command(
         hosts = None if not allow_hosts and not is_for_this_machine(host) else [*allow_hosts, *map(_name_in, urls)]
         PageServer(service, opened, allowed_hosts=hosts, on_ready=announce).serve_until_stopped()
     tell("All requests are answered; the server has ended.")
+
+
+class _LogFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def _name_in(url: str) -> str:

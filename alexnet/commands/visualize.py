@@ -15,10 +15,10 @@ from alexnet.commands.output import network_facts, print_json
 from alexnet.errors import UserError
 from alexnet.evaluation.subjects import describe
 from alexnet.models import AlexNet
-from alexnet.reporting.console import printable
 from alexnet.reporting.pictures import check_picture_path, save_picture
 from alexnet.reporting.progress import Progress
 from alexnet.runtime.device import choose_device
+from alexnet.runtime.text import print_lines
 from alexnet.training.checkpoint import Checkpoint, build_model, load_checkpoint
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def visualize_command(
     if as_json:
         print_json(record)
     else:
-        print(f"{printable(str(output))}: {what} of {describe(loaded)}")
+        print_lines(f"{output}: {what} of {describe(loaded)}")
 
 
 def _checked(what: str, images: Sequence[str], options: Options) -> Kind:

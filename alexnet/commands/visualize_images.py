@@ -19,6 +19,7 @@ from alexnet.models.architecture import Dropout
 from alexnet.reporting.activation_figures import LayerDrawing, activation_rows, strongest_maps
 from alexnet.reporting.figures import shorten
 from alexnet.reporting.panel_figures import Panel, panel_rows
+from alexnet.runtime.text import valid_text
 from alexnet.visualize.activations import layer_activations
 from alexnet.visualize.dense import dense_logits, window_field
 from alexnet.visualize.grad_cam import grad_cam
@@ -69,7 +70,7 @@ class _Subject(NamedTuple):
 def find_class(task: Task, text: str) -> int:
     """The position of the class that a person means by its id, its name (or one of several), or its number."""
     classes, names = task.checkpoint.classes, task.checkpoint.class_names
-    lowered = text.strip().lower()
+    lowered = valid_text(text).strip().lower()
     for position, (class_id, name) in enumerate(zip(classes, names, strict=True)):
         if lowered in (class_id.lower(), name.lower(), *(part.strip() for part in name.lower().split(","))):
             return position

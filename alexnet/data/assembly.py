@@ -17,9 +17,11 @@ from alexnet.data.preparation import PlannedSplit, Preparation
 from alexnet.data.prepared import DESCRIPTION, FORMAT, STATISTICS, VERSION, WORK
 from alexnet.data.shard_writer import ShardRecord
 from alexnet.data.shards import INDEX_TYPES, ShardIndex
+from alexnet.data.splits import class_texts
 from alexnet.data.statistics import Statistics, from_sums
 from alexnet.errors import UserError
 from alexnet.runtime.files import write_atomically, write_text
+from alexnet.runtime.text import valid_text
 
 
 def finish(
@@ -52,8 +54,8 @@ def finish(
         "version": VERSION,
         "name": original.name,
         "kind": original.kind,
-        "classes": list(original.classes),
-        "class_names": list(original.class_names),
+        "classes": list(class_texts(original.classes)),
+        "class_names": list(map(valid_text, original.class_names)),
         "image_size": options.image_size,
         "encoding": options.encoding,
         "quality": options.quality,

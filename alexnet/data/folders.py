@@ -15,6 +15,7 @@ from alexnet.data.decode import IMAGE_SUFFIXES, decode_image
 from alexnet.data.holdout import hash_files, hold_out
 from alexnet.data.splits import Source, Split, build_source
 from alexnet.errors import UserError
+from alexnet.runtime.text import valid_text
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "validation", "valid", "test", "testing")
@@ -149,8 +150,8 @@ def split_of(name: str, root: Path, images: Sequence[tuple[Path, int]]) -> Split
 
 
 def key_of(path: Path, root: Path) -> str:
-    """The path relative to the root with slashes; bytes that are not UTF-8 are escaped, so that it can be printed."""
-    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+    """The path relative to the root with slashes, as valid text."""
+    return valid_text(path.relative_to(root).as_posix())
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alexnet.errors import UserError
 from alexnet.runtime.randomness import random_stream
+from alexnet.runtime.text import valid_text
 
 if TYPE_CHECKING:
     from alexnet.data.statistics import Statistics
@@ -94,7 +96,8 @@ def build_source(
     notes: Sequence[str] = (),
 ) -> Source:
     """Put a source together: checks that labels, keys and classes fit each other, and computes the fingerprint."""
-    classes, class_names = tuple(classes), tuple(class_names)
+    mark = fingerprint(classes, train, val)
+    classes, class_names = class_texts(classes), tuple(map(valid_text, class_names))
     assert len(classes) == len(class_names)
     for split in (train, val):
         if split is not None:
@@ -107,9 +110,18 @@ def build_source(
         class_names=class_names,
         train=None if train is None else replace(train, classes=classes),
         val=replace(val, classes=classes),
-        fingerprint=fingerprint(classes, train, val),
+        fingerprint=mark,
         notes=tuple(notes),
     )
+
+
+def class_texts(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the ids of classes as valid text. Raises UserError if two of them are the same as text."""
+    texts = tuple(map(valid_text, classes))
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise UserError(f"Two classes are called {twice}, with the bytes that are not UTF-8 written out. Rename one.")
+    return texts
 
 
 def fingerprint(classes: Sequence[str], *splits: Split | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections import Counter
@@ -24,6 +23,7 @@ from alexnet.exporting.onnx_names import name_layers
 from alexnet.exporting.program import Program, write_program
 from alexnet.exporting.verification import Runner
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.text import json_text, valid_text
 from alexnet.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def trace_onnx(
     model = program.model
     name_layers(model)
     model.producer_name, model.producer_version = "alexnet", __version__
-    model.doc_string = description["summary"]
+    model.doc_string = valid_text(description["summary"])
     model.metadata_props.clear()
     for key, value in description.items():
-        model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
+        model.metadata_props[key] = valid_text(value) if isinstance(value, str) else json_text(value, indent=None)
 
     def save(file: BinaryIO) -> None:
         file.write(program.model_proto.SerializeToString())

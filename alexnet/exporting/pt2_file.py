@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from alexnet.exporting.network import ImageClassifier
 from alexnet.exporting.program import Program, write_program
 from alexnet.exporting.verification import Runner
 from alexnet.reporting.progress import Progress
+from alexnet.runtime.text import json_text
 from alexnet.training.checkpoint import Checkpoint
 
 DESCRIPTION_FILE = "alexnet.json"
@@ -33,7 +33,7 @@ def _trace(classifier: ImageClassifier, description: Mapping[str, Any]) -> Progr
         node.meta.pop("stack_trace", None)  # it would carry paths of this machine into the file
 
     def save(file: BinaryIO) -> None:
-        extra_files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
+        extra_files = {DESCRIPTION_FILE: json_text(description)}
         torch.export.save(program, file, extra_files=extra_files)  # type: ignore[arg-type]
 
     return Program(save, lambda path: _open(path, classifier.output_names), f"torch {torch.__version__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -12,6 +13,7 @@ from alexnet.config import Recipe
 from alexnet.config_io import to_toml
 from alexnet.hub.repository import PLACEHOLDER, WEIGHTS, describe
 from alexnet.models.summary import layer_table
+from alexnet.runtime.text import printable, printable_lines
 from alexnet.training.checkpoint import Checkpoint
 
 TAGS = ("alexnet", "image-classification", "pytorch")
@@ -35,7 +37,10 @@ def make_card(
     """
     repo = repo_id or PLACEHOLDER
     result = result_of(checkpoint, summary)
-    title = repo_id.rpartition("/")[2] if repo_id else f"AlexNet for {checkpoint.data or checkpoint.architecture.name}"
+    # The title and the name of the data set also go into the metadata, where Markdown has no meaning.
+    checkpoint = replace(checkpoint, data=printable(checkpoint.data))
+    name = printable(checkpoint.data or checkpoint.architecture.name)
+    title = repo_id.rpartition("/")[2] if repo_id else f"AlexNet for {name}"
     base = str((checkpoint.recipe.get("model") or {}).get("init") or "")
     data = ModelCardData(
         license=license,
@@ -47,7 +52,7 @@ def make_card(
         eval_results=_eval_results(checkpoint, result) or None,
     )
     sections = [
-        f"# {title}",
+        f"# {_plain(title)}",
         _what(checkpoint),
         "## Results\n\n" + _results(checkpoint, result),
         "## Use\n\n" + _use(repo),
@@ -57,7 +62,7 @@ def make_card(
         "## Licence\n\n" + _licence(license),
         f"## File\n\n`{WEIGHTS}`, SHA-256 `{sha256}`. Written by alexnet {__version__}.",
     ]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    return ModelCard(printable_lines(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"))
 
 
 def result_of(checkpoint: Checkpoint, summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -70,15 +75,16 @@ def result_of(checkpoint: Checkpoint, summary: Mapping[str, Any] | None) -> Mapp
 def _protocol(result: Mapping[str, Any], checkpoint: Checkpoint) -> str:
     views = str(result.get("views"))
     split = {"val": "validation", "train": "training"}.get(str(result.get("split", "val")), str(result.get("split")))
-    return f"{result['num_images']:,} {split} images of {checkpoint.data}, {_VIEWS.get(views, views)}"
+    return printable(f"{result['num_images']:,} {split} images of {checkpoint.data}, {_VIEWS.get(views, views)}")
 
 
 def _what(checkpoint: Checkpoint) -> str:
     architecture = checkpoint.architecture
     parameters = sum(row.parameters for row in layer_table(architecture, checkpoint.num_classes, checkpoint.image_size))
     return (
-        f"An AlexNet for {checkpoint.num_classes:,} classes: the variant `{architecture.name}`, {parameters:,} "
-        f"parameters. {architecture.summary} (Source of the architecture: {architecture.source}.)"
+        f"An AlexNet for {checkpoint.num_classes:,} classes: the variant {_code(architecture.name)}, "
+        f"{parameters:,} parameters. {_plain(architecture.summary)} "
+        f"(Source of the architecture: {_plain(architecture.source)}.)"
     )
 
 
@@ -93,7 +99,7 @@ def _results(checkpoint: Checkpoint, result: Mapping[str, Any]) -> str:
         if error is None or (key == "top5" and checkpoint.num_classes <= 5):
             continue
         between = f"{interval[0]:.2%} to {interval[1]:.2%}" if interval else ""
-        table.append(f"| {label} | {error:.2%} | {between} | {_protocol(result, checkpoint)} |")
+        table.append(f"| {label} | {error:.2%} | {between} | {_plain(_protocol(result, checkpoint))} |")
     selection = checkpoint.selection or result.get("checkpoint")
     which = f"{selection} weights, " if selection else "weights "
     note = {
@@ -165,7 +171,8 @@ def _classes(checkpoint: Checkpoint) -> str:
 def _training(checkpoint: Checkpoint) -> str:
     imported = checkpoint.environment.get("imported")
     if imported:
-        return f"The weights were trained elsewhere and imported from `{imported['file']}` ({imported['form']})."
+        form = _plain(str(imported["form"]))
+        return f"The weights were trained elsewhere and imported from {_code(imported['file'])} ({form})."
     try:
         recipe = Recipe.model_validate(checkpoint.recipe)
     except ValueError:  # of another version of this package
@@ -174,14 +181,14 @@ def _training(checkpoint: Checkpoint) -> str:
     machine = ", ".join(environment.get("devices") or [str(environment.get("processor", "an unknown processor"))])
     how = f" with seed {recipe.seed}, in {recipe.runtime.precision}" if recipe is not None else ""
     lines = [
-        f"Trained on {checkpoint.data} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs){how}, on "
+        f"Trained on {_plain(checkpoint.data)} for {checkpoint.step:,} steps ({checkpoint.epoch:.3g} epochs){how}, on "
         f"{machine}, with torch {(environment.get('versions') or {}).get('torch')}."
     ]
     init = environment.get("init")
     if init:
-        origin = f"step {init['step']:,} of {init['data']}" if init["data"] else "imported"
+        origin = f"step {init['step']:,} of {_plain(init['data'])}" if init["data"] else "imported"
         lines.append(
-            f"It began with the weights of `{init['file']}` ({init['model']}, {origin}, "
+            f"It began with the weights of {_code(init['file'])} ({_plain(init['model'])}, {origin}, "
             f"SHA-256 `{init['sha256']}`); new were {', '.join(init['new']) or 'no layers'}"
             f"{'; ' + ', '.join(init['frozen']) + ' were frozen' if init['frozen'] else ''}."
         )
@@ -193,6 +200,10 @@ def _training(checkpoint: Checkpoint) -> str:
 def _licence(license: str | None) -> str:
     stated = f"Of the weights: {license}." if license else "None is stated for the weights."
     return f"{stated} The images they were trained on have terms of their own."
+
+
+def _code(text: str) -> str:
+    return f"`{printable(text).replace('`', '?')}`"
 
 
 def _plain(name: str) -> str:

@@ -7,13 +7,13 @@ to other programs, and README.md is the card (card.py).
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from alexnet.errors import UserError
 from alexnet.runtime.files import write_text
+from alexnet.runtime.text import json_text
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.weights.safetensors_file import find_safetensors_weights, write_safetensors
 
@@ -33,7 +33,7 @@ def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = shareable(checkpoint)
     write_safetensors(checkpoint, folder / WEIGHTS)
-    write_text(folder / CONFIG, json.dumps(describe(checkpoint), indent=1) + "\n")
+    write_text(folder / CONFIG, json_text(describe(checkpoint)) + "\n")
 
 
 def read_weights(path: Path) -> Checkpoint:

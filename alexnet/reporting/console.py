@@ -1,9 +1,8 @@
-"""What commands print for a person: tables, and text that is safe to show."""
+"""Tables on a terminal."""
 
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,12 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-
-def printable(text: str) -> str:
-    """`text` without what a terminal would obey: a control character becomes "?" (names of files can hold any)."""
-    if text.isprintable():
-        return text
-    return "".join("?" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter for letter in text)
+from alexnet.runtime.text import print_lines, printable
 
 
 def print_table(
@@ -44,10 +38,10 @@ def print_table(
         return
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     if title is not None:
-        print(printable(title), file=stream)
+        print_lines(title, stream=stream)
     for line in [list(columns), *cells]:
         padded = [
             cell.rjust(width) if column in numeric else cell.ljust(width)
             for cell, width, column in zip(line, widths, columns, strict=True)
         ]
-        print("  ".join(padded).rstrip(), file=stream)
+        print_lines("  ".join(padded).rstrip(), stream=stream)

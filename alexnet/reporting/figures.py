@@ -6,11 +6,15 @@ Every function returns a new Figure that belongs to no window or backend: nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from alexnet.runtime.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,7 +148,7 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str], colors: Colors
     axes.set_xlabel("guessed class")
     axes.set_ylabel("true class")
     if len(names) <= MAX_TICK_NAMES:
-        short = [shorten(name, 16) for name in names]
+        short = [tick_name(name, 16) for name in names]
         axes.set_xticks(range(len(names)), short, rotation=90, fontsize=8)
         axes.set_yticks(range(len(names)), short, fontsize=8)
     for spine in axes.spines.values():
@@ -206,7 +210,32 @@ def _finish(axes: Axes, steps: Sequence[Mapping[str, Any]], colors: Colors) -> N
 
 
 def shorten(name: str, length: int = 22) -> str:
-    """A class name that fits, as matplotlib has to be given it."""
-    # matplotlib takes a pair of dollar signs for mathematics.
-    name = name if len(name) <= length else name[: length - 2] + ".."
-    return name.replace("$", r"\$")
+    """Return a name of at most `length` characters that can be shown."""
+    name = printable(name[: length + 1])
+    return name if len(name) <= length else name[: length - 2] + ".."
+
+
+def tick_name(name: str, length: int = 22) -> str:
+    """Return a name as `shorten` does, for the ticks of an axis: those of numbers need mathematics, a name has none."""
+    return shorten(name, length).replace("$", r"\$")
+
+
+@contextmanager
+def names_as_they_are(figure: Figure) -> Iterator[None]:
+    """Write a figure in this block: names from files are neither mathematics nor control characters.
+
+    A letter that the font lacks is drawn as a box, without a warning.
+    """
+    from matplotlib.text import Text
+
+    of_axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [tick for axis in of_axes for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    kept = {id(text) for tick in ticks for text in (tick.label1, tick.label2)}
+    kept |= {id(axis.get_offset_text()) for axis in of_axes}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and id(text) not in kept:
+            text.set_parse_math(False)
+            text.set_text(printable_lines(text.get_text()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield

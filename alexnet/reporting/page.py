@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from alexnet.reporting.console import printable
-from alexnet.reporting.figures import Colors
+from alexnet.reporting.figures import Colors, names_as_they_are
+from alexnet.runtime.text import printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +116,7 @@ footer { margin-top: 4rem; padding-bottom: 2.5rem; color: var(--soft); font-size
 
 def text(value: object) -> str:
     """Any text from outside, safe in HTML between tags and in quoted attributes."""
-    return html.escape("\n".join(printable(line) for line in str(value).split("\n")), quote=True)
+    return html.escape(printable_lines(str(value)), quote=True)
 
 
 def page(title: str, body: str) -> str:
@@ -201,7 +201,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
 
     buffer = io.StringIO()
     # Text stays text: smaller, searchable, and in the page's own typeface.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with names_as_they_are(figure), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]

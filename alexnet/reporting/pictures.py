@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet.errors import UserError
+from alexnet.reporting.figures import names_as_they_are
 from alexnet.runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -34,6 +35,6 @@ def save_picture(figure: Figure, path: Path) -> None:
     # Without a date and with names of its parts that do not change from one time to the next.
     metadata = {"Date": None} if kind == "svg" else {}
     figure.patch.set_alpha(1)  # drawings are transparent, for pages of any colour
-    with matplotlib.rc_context({"svg.hashsalt": "alexnet"}):
+    with names_as_they_are(figure), matplotlib.rc_context({"svg.hashsalt": "alexnet"}):
         figure.savefig(contents, format=kind, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
     write_atomically(path, lambda file: file.write(contents.getvalue()), len(contents.getvalue()))

@@ -14,7 +14,7 @@ from rich.progress import Progress as RichBars
 from rich.progress import Task as RichTask
 from rich.text import Text
 
-from alexnet.reporting.console import printable
+from alexnet.runtime.text import print_lines, printable
 
 Mode = Literal["auto", "bars", "plain", "silent"]
 BAR_REFRESH_SECONDS = 0.1
@@ -160,7 +160,7 @@ class Progress:
         if self._bars is not None:
             self._bars.console.print(Text(printable(text)))
         elif self.mode != "silent":
-            self._line(printable(text))
+            self._line(text)
 
     def task_started(self, task: Task) -> None:
         """Begin to show a task; called by the task."""
@@ -204,7 +204,8 @@ class Progress:
             self._line(f"{task.description}: {outcome} in {took}  {task.status()}".rstrip())
 
     def _line(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        print_lines(text, stream=self.stream)
+        self.stream.flush()
 
 
 class _StatusColumn(ProgressColumn):

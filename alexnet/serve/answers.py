@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
+
+from alexnet.runtime.text import valid_text
 
 
-class Error(BaseModel):
+class _Answer(BaseModel):
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_valid_text(cls, value: object) -> object:
+        return valid_text(value) if isinstance(value, str) else value
+
+
+class Error(_Answer):
     """Why a request was refused."""
 
     error: str = Field(description="A sentence for a person.", examples=["This is not an image."])
 
 
-class Health(BaseModel):
+class Health(_Answer):
     """Whether the server lives, or is ready."""
 
     status: Literal["live", "ready"]
 
 
-class Layer(BaseModel):
+class Layer(_Answer):
     """One layer of a network."""
 
     name: str = Field(examples=["conv1"])
@@ -28,14 +37,14 @@ class Layer(BaseModel):
     has_maps: bool = Field(description="Whether it can say where the network looked.")
 
 
-class Class(BaseModel):
+class Class(_Answer):
     """One class of a network; its position in the list is the index of the output."""
 
     id: str
     name: str
 
 
-class Results(BaseModel):
+class Results(_Answer):
     """The last evaluation of a training. Errors are fractions."""
 
     top1_error: float | None = None
@@ -45,7 +54,7 @@ class Results(BaseModel):
     split: str | None = None
 
 
-class NetworkCard(BaseModel):
+class NetworkCard(_Answer):
     """A network that is served."""
 
     id: str = Field(description="Its name in requests.", examples=["a"])
@@ -70,7 +79,7 @@ class NetworkCard(BaseModel):
     has_kernels: bool
 
 
-class Limits(BaseModel):
+class Limits(_Answer):
     """What is accepted."""
 
     max_upload_bytes: int
@@ -78,7 +87,7 @@ class Limits(BaseModel):
     formats: list[str]
 
 
-class DataCard(BaseModel):
+class DataCard(_Answer):
     """The data set of the nearest images."""
 
     name: str
@@ -88,7 +97,7 @@ class DataCard(BaseModel):
     failure: str | None = Field(description="Why it will not become ready.")
 
 
-class ExampleCard(BaseModel):
+class ExampleCard(_Answer):
     """A picture to begin with."""
 
     index: int
@@ -97,7 +106,7 @@ class ExampleCard(BaseModel):
     picture: str = Field(description="Where the PNG file is, relative to the page.", examples=["api/examples/0"])
 
 
-class Description(BaseModel):
+class Description(_Answer):
     """What a server serves."""
 
     version: str
@@ -107,7 +116,7 @@ class Description(BaseModel):
     examples: list[ExampleCard]
 
 
-class ImageCard(BaseModel):
+class ImageCard(_Answer):
     """The image that was sent, upright."""
 
     width: int
@@ -115,7 +124,7 @@ class ImageCard(BaseModel):
     format: str
 
 
-class Box(BaseModel):
+class Box(_Answer):
     """The part of the image that a network looked at: a square, in pixels of the upright image."""
 
     left: float
@@ -123,7 +132,7 @@ class Box(BaseModel):
     side: float
 
 
-class Guess(BaseModel):
+class Guess(_Answer):
     """A class and its probability in [0, 1]."""
 
     index: int = Field(description="Position of the class in the network's outputs.")
@@ -132,7 +141,7 @@ class Guess(BaseModel):
     probability: float
 
 
-class Guesses(BaseModel):
+class Guesses(_Answer):
     """What one network says."""
 
     network: str
@@ -141,7 +150,7 @@ class Guesses(BaseModel):
     square: str | None = Field(description="The square that the network got, as a PNG file in base64; if asked for.")
 
 
-class Prediction(BaseModel):
+class Prediction(_Answer):
     """What the networks say of an image."""
 
     image: ImageCard
@@ -149,7 +158,7 @@ class Prediction(BaseModel):
     milliseconds: float = Field(description="From the request's head to this answer.")
 
 
-class Heat(BaseModel):
+class Heat(_Answer):
     """Where a network saw what speaks for a class, over the box of the image."""
 
     network: str
@@ -162,7 +171,7 @@ class Heat(BaseModel):
     values: str = Field(description="rows x columns bytes in base64: 0 is zero, 255 the highest value.")
 
 
-class Maps(BaseModel):
+class Maps(_Answer):
     """What one layer makes of an image."""
 
     layer: str
@@ -174,14 +183,14 @@ class Maps(BaseModel):
     values: str = Field(description="maps x rows x columns bytes in base64, or one a unit.")
 
 
-class Activations(BaseModel):
+class Activations(_Answer):
     """What every layer makes of an image, in order."""
 
     network: str
     layers: list[Maps]
 
 
-class Bank(BaseModel):
+class Bank(_Answer):
     """Kernels of the first convolution that lived on one of the two GPUs of 2012."""
 
     count: int
@@ -192,7 +201,7 @@ class Bank(BaseModel):
     )
 
 
-class Kernels(BaseModel):
+class Kernels(_Answer):
     """The kernels of the first convolution."""
 
     network: str
@@ -200,7 +209,7 @@ class Kernels(BaseModel):
     banks: list[Bank]
 
 
-class Neighbour(BaseModel):
+class Neighbour(_Answer):
     """An image of the data set."""
 
     index: int
@@ -210,7 +219,7 @@ class Neighbour(BaseModel):
     picture: str = Field(description="Where the JPEG file is, relative to the page.", examples=["api/pictures/17"])
 
 
-class Neighbours(BaseModel):
+class Neighbours(_Answer):
     """The nearest images of the data set, nearest first."""
 
     network: str

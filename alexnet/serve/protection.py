@@ -6,7 +6,7 @@ import http
 import ipaddress
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.errors import UserError
+from alexnet.runtime.text import printable
 from alexnet.serve.metrics import Metrics
 from alexnet.serve.policy import content_security_policy
 from alexnet.serve.refusals import Refused
@@ -99,7 +100,11 @@ def _foreign_host(host: str) -> JSONResponse:
         "Start it with --allow-host NAME, or with --host for other machines."
     )
     LOG.warning("refused a request for the host %r", host[:100])
-    return JSONResponse({"error": sentence}, status_code=403)
+    return _error(sentence, 403)
+
+
+def _error(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": printable(sentence)}, status_code=status, headers=headers)
 
 
 def install_error_answers(app: FastAPI) -> None:
@@ -108,17 +113,17 @@ def install_error_answers(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
         headers = {} if error.retry_seconds is None else {"Retry-After": str(error.retry_seconds)}
-        return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
+        return _error(str(error), error.status, headers)
 
     @app.exception_handler(UserError)
     async def impossible(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=422)
+        return _error(str(error), 422)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         name = first["loc"][-1] if first["loc"] else "the request"
-        return JSONResponse({"error": f"The value of {name!r} cannot be used: {first['msg']}."}, status_code=422)
+        return _error(f"The value of {name!r} cannot be used: {first['msg']}.", 422)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
@@ -126,9 +131,9 @@ def install_error_answers(app: FastAPI) -> None:
             404: "There is nothing at this address.",
             405: "This address cannot be asked in that way (wrong method).",
         }.get(error.status_code, f"{http.HTTPStatus(error.status_code).phrase}.")
-        return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)
+        return _error(sentence, error.status_code, error.headers)
 
     # Afterwards the error goes on to uvicorn, which writes it to the log.
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "The server failed at this request; its log says more."}, status_code=500)
+        return _error("The server failed at this request; its log says more.", 500)

@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -16,6 +16,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import UserError
 from alexnet.models import AlexNet, Architecture
 from alexnet.runtime.files import write_atomically
+from alexnet.runtime.text import valid_text
 from alexnet.training.checkpoint_files import FOLDER, Selection, checkpoint_file, selection_of
 
 FORMAT = "alexnet-checkpoint"
@@ -62,8 +63,12 @@ class Checkpoint:
         """Where the weights are from and what was assumed, for those of another program (`alexnet import`)."""
         return self.environment.get("imported")
 
-    def check(self) -> None:
-        """Raises ValueError where a description that was read from a file cannot be: a file may say anything."""
+    def checked(self) -> Checkpoint:
+        """Return a description that was read from a file with the names of the classes as valid text.
+
+        Raises:
+            ValueError: The description cannot be of a checkpoint; a file may say anything.
+        """
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):
@@ -85,6 +90,8 @@ class Checkpoint:
         for name, kind in (("file", str), ("names", dict), ("notes", list)):
             if not isinstance(imported[name], kind):
                 raise ValueError(f"imported.{name} is of the type {type(imported[name]).__name__}")
+        classes, names = tuple(map(valid_text, self.classes)), tuple(map(valid_text, self.class_names))
+        return replace(self, classes=classes, class_names=names)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: int = 1) -> None:
@@ -240,8 +247,7 @@ def _from_contents(contents: dict[str, Any]) -> Checkpoint:
             "class_names": tuple(fields["class_names"]),
         }
     )
-    checkpoint.check()
-    return checkpoint
+    return checkpoint.checked()
 
 
 def build_model(checkpoint: Checkpoint) -> AlexNet:

@@ -106,5 +106,4 @@ def _checkpoint(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> C
         **{name: description[name] for name in _AS_THEY_ARE},
         selection=description.get("selection"),
     )
-    checkpoint.check()
-    return checkpoint
+    return checkpoint.checked()

@@ -71,6 +71,7 @@ def predict_in_time(record, color):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_server_under_load_answers_stays_small_and_ends_in_time(tmp_path, files_for_the_clients):
     names = tuple(name + " " * (ANSWER_BYTES // 3) for name in ("red", "green", "blue"))
     checkpoint = color_checkpoint(tmp_path / "colours.pt", names=names)

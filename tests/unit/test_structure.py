@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "doctor": {"config_io", "data", "evaluation", "models", "ops", "reporting", "runtime", "training"},
     "weights": {"data", "models", "ops", "reporting", "runtime", "training"},
     "hub": {"config_io", "data", "evaluation", "models", "ops", "runtime", "training", "weights"},
-    "serve": {"data", "evaluation", "models", "ops", "reporting", "training", "visualize"},
+    "serve": {"data", "evaluation", "models", "ops", "reporting", "runtime", "training", "visualize"},
     "reproduce": {
         *("config_io", "data", "doctor", "evaluation", "models", "ops", "reporting", "runtime", "training"),
         "visualize",
@@ -138,6 +138,17 @@ def test_models_need_nothing_but_torch(path):
         for name in names:
             first = name.split(".")[0]
             assert first in {"torch", "alexnet"} or first in sys.stdlib_module_names, name
+
+
+def test_text_reaches_a_terminal_through_one_module():
+    """Names from files may hold what a terminal obeys: `alexnet.runtime.text` writes it out."""
+    printing = set()
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                printing.add(path.relative_to(PACKAGE).as_posix())
+    # The second prints JSON in ASCII, the last a page of the documentation.
+    assert printing == {"runtime/text.py", "commands/output.py", "doctor/catalogue.py"}
 
 
 def public_functions(nodes, prefix=""):

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from alexnet.data.decode import UnreadableImage
 from alexnet.data.originals.containers import Container, GzipFile, PlainFile
 from alexnet.errors import UserError
+from alexnet.runtime.text import valid_text
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
@@ -195,7 +196,7 @@ def _walk_tar(window: _Window, start: int, stop: int, members: Members, where: s
         name, long_name, long_size = long_name or info.name, None, None
         if offset + size > stop:
             members.damage = members.damage or (
-                f"{where} is cut off in {printable_name(name)}: it should go on to byte {offset + size:,}, "
+                f"{where} is cut off in {valid_text(name)}: it should go on to byte {offset + size:,}, "
                 f"and ends at {stop:,}"
             )
             return
@@ -203,7 +204,7 @@ def _walk_tar(window: _Window, start: int, stop: int, members: Members, where: s
         if info.isdir():
             continue
         if reason is not None:
-            members.refused.append((f"{where}: {printable_name(name)}", reason))
+            members.refused.append((f"{where}: {valid_text(name)}", reason))
         else:
             yield _clean(name), offset, size
 
@@ -256,11 +257,6 @@ def _clean(name: str) -> str:
     return str(PurePosixPath(name)) if name[:1] == "." or "//" in name or "/." in name else name
 
 
-def printable_name(name: str) -> str:
-    """A member's name as it can be shown; bytes that are not UTF-8 are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _index_zip(path: Path) -> Members:
     members = Members(PlainFile(path))
     try:
@@ -282,7 +278,7 @@ def _index_zip(path: Path) -> Members:
         elif info.compress_type not in (_STORED, _DEFLATED):
             reason = "it is compressed in an unusual way"
         if reason is not None:
-            members.refused.append((f"{path.name}: {printable_name(info.filename)}", reason))
+            members.refused.append((f"{path.name}: {valid_text(info.filename)}", reason))
         else:
             members.add(
                 _clean(info.filename), info.header_offset, info.file_size, info.compress_type, info.compress_size

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from alexnet.data.decode import UnreadableImage
-from alexnet.data.originals.archives import Members, index_archive, printable_name
+from alexnet.data.originals.archives import Members, index_archive
 from alexnet.errors import RunError, UserError
+from alexnet.runtime.text import valid_text
 
 _MAX_FILE_BYTES = 2**29
 _NOT_THE_FILES_FAULT = (
@@ -70,9 +71,9 @@ class Tree:
         """File i as a person finds it: a path below the root, or archive: member."""
         archive = self._archive[i]
         if archive < 0:
-            return printable_name(self.paths[i])
+            return valid_text(self.paths[i])
         members = self._archives[archive]
-        return f"{members.container.path.name}: {printable_name(members.names[self._member[i]])}"
+        return f"{members.container.path.name}: {valid_text(members.names[self._member[i]])}"
 
     def find(self, path: str) -> int | None:
         """The number of the file with this path."""

@@ -255,3 +255,16 @@ def test_an_unreadable_folder_is_named(tmp_path):
         assert f"Cannot list the folder {tmp_path / 'a'}" in errors(tmp_path)
     finally:
         (tmp_path / "a").chmod(0o700)
+
+
+def test_classes_whose_names_are_not_utf8_are_text_and_stay_apart(tmp_path):
+    root = os.fsencode(tmp_path / "data")
+    for name in (b"caf\xe9", b"caf\xe8"):
+        os.makedirs(os.path.join(root, name))
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(os.path.join(root, name, b"%d.png" % number))
+    source = open_source(os.fsdecode(root), DataConfig())
+    assert source.classes == source.class_names == (r"caf\xe8", r"caf\xe9")
+    os.rename(os.path.join(root, b"caf\xe8"), os.path.join(root, rb"caf\xe9"))  # in ASCII
+    with pytest.raises(UserError):
+        open_source(os.fsdecode(root), DataConfig())

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,21 @@ def test_the_card_has_the_results_with_their_protocol(tmp_path):
     assert digest == facts["sha256"]
 
 
+def test_text_from_files_is_no_markup_of_the_card(tmp_path):
+    evil = "[x](javascript:1) `|<script>\x1b[2J\n# y\udce9"
+    source = make_checkpoint()
+    architecture = replace(source.architecture, name="a`b", summary=evil, source=evil)
+    environment = source.environment | {"init": source.environment["init"] | {"file": evil, "data": evil}}
+    checkpoint = make_checkpoint(data=evil, architecture=architecture, environment=environment, class_names=(evil,) * 3)
+    card = card_of(checkpoint, tmp_path, SUMMARY)
+    text = re.sub(r"(?<!`)`[^`]*`(?!`)", "", card.text)  # code is shown as it is
+    assert not re.search(r"(?<!\\)[<\[](script|x)", text) and "\n# y" not in card.text and "\x1b" not in card.content
+    assert sum(line.startswith("| top-1") for line in card.text.splitlines()) == 1
+    (result,) = card.data.eval_results
+    assert result.dataset_name == r"[x](javascript:1) `|<script>\u001b[2J\u000a# y\xe9"
+    assert r"\uDC" not in card.content  # an escape of YAML that not every parser takes
+
+
 def test_the_results_of_other_weights_are_not_claimed(tmp_path):
     card = card_of(make_checkpoint(step=60), tmp_path, SUMMARY)
     assert "| top-1 | 25.00% |  | 80 validation images of photos, centre crop |" in card.text
@@ -302,6 +318,8 @@ command("push", "files", "ada/pets", "--yes", "--quiet")
 
 def test_to_the_hub_and_back(run, tmp_path, photo):
     """Through huggingface_hub's own client, to a small Hub on this machine."""
+    names = ("caf\udce9", "dog\x1b[2J<b>", "\u202ehen")  # a folder's name may hold any bytes
+    save_checkpoint(run / "checkpoints" / "last.pt", make_checkpoint(classes=names, class_names=names))
     HubAlexNet.from_checkpoint(run).save_pretrained(tmp_path / "files")
     (tmp_path / "files" / "more").mkdir()
     for name in ("notes.txt", "more/token"):  # nobody was shown these, nor asked about them
@@ -312,6 +330,10 @@ def test_to_the_hub_and_back(run, tmp_path, photo):
         files = hub.repositories["ada/pets"]
         assert set(files) == {"model.safetensors", "config.json", "README.md"} and hub.private["ada/pets"] is True
     assert files["model.safetensors"] == (tmp_path / "files" / "model.safetensors").read_bytes()
+    labels = json.loads(files["config.json"])["id2label"]
+    assert load_checkpoint(run).classes == (r"caf\xe9", names[1], names[2])
+    assert list(labels.values()) == [r"caf\xe9", names[1], names[2]] and b"\\ud" not in files["config.json"]
+    assert not {"\x1b", "\u202e"} & set(files["README.md"].decode())
     assert b'from_pretrained("ada/pets")' in files["README.md"] and b"USER/NAME" not in files["README.md"]
     assert f"Uploaded: {hub.address}/ada/pets/commit/{COMMIT}" in printed
     model = HubAlexNet.from_checkpoint(run)

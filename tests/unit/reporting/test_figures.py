@@ -1,3 +1,6 @@
+import html
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from alexnet.reporting import figures
 from alexnet.reporting.page import SVG_COLORS, svg
+from alexnet.reporting.pictures import save_picture
 
 STEPS = [
     {"step": i, "epoch": i / 10, "loss": 2.0 / (1 + i), "top1_error": 0.5, "lr": 0.01 if i < 30 else 0.001}
@@ -76,6 +80,26 @@ def test_a_drawing_in_a_page_follows_its_colours_and_loads_nothing():
     ids = [part.split('"')[0] for part in drawing.split(' id="')[1:]]
     assert ids and all(name.startswith("loss-") for name in ids)
     assert all(f'id="{part.split(chr(34))[0]}"' in drawing for part in drawing.split('href="#')[1:])
+
+
+HOSTILE = ["$x^{$", "$a$ $", "caf\udce9", "\x1b[2J", "\u202e\ue000", r"\$", "two\nlines"]
+SHOWN = ["$x^{$", "$a$ $", r"caf\xe9", r"\u001b[2J", "\\u202e\ue000", r"\$"]
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    matrix = figures.confusion_matrix(np.eye(len(HOSTILE), dtype=np.int64), HOSTILE)
+    panel, axes = figures.new_panel(HOSTILE[0], SVG_COLORS)
+    for name in HOSTILE:
+        axes.text(0.2, 1, name)
+    axes.plot([0, 1], [1, 2], label=HOSTILE[0])
+    axes.legend()
+    axes.set_yscale("log")
+    for figure in (matrix, panel):
+        drawing = html.unescape(svg(figure, "x", "none"))
+        for name in SHOWN:
+            assert f">{name}<" in drawing, name
+        save_picture(figure, tmp_path / "picture.png")
+    assert "10^{" not in re.sub("<!--.*?-->", "", drawing)  # numbers of an axis keep their mathematics
 
 
 def test_no_curve_is_an_empty_panel():

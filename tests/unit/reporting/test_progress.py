@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from alexnet.reporting.console import print_table, printable
+from alexnet.reporting.console import print_table
 from alexnet.reporting.progress import Progress, format_field, format_seconds
 
 
@@ -138,8 +138,7 @@ def test_names_cannot_steer_the_terminal(monkeypatch):
     for mode, stream in (("plain", io.StringIO()), ("bars", Terminal())):
         with Progress(mode, stream=stream) as progress:
             progress.message("a\x1b[2Jb [red]c[/red]\r")
-        assert "a?[2Jb [red]c[/red]?" in stream.getvalue()
-    assert printable("caf\u00e9 \u732b\u202e") == "caf\u00e9 \u732b?"
+        assert r"a\u001b[2Jb [red]c[/red]\u000d" in stream.getvalue()
 
 
 def test_numbers_are_shown_as_people_read_them():
@@ -164,7 +163,7 @@ def test_a_table_for_a_pipe_is_aligned_and_never_cut(monkeypatch):
         "T",
         "name" + " " * 48 + "n",
         "x" * 50 + "  7",
-        "[b]y[/b]?" + " " * 42 + " -",
+        r"[b]y[/b]\u001b" + " " * 37 + " -",
     ]
 
 

@@ -20,7 +20,7 @@ from alexnet.reporting.run_record import RunRecord, changed_settings, read_run
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.visualize.kernels import first_kernels
 
-HOSTILE = '<img src="http://evil.example/x.png" onerror=alert(1)>\x1b[2J&$a$'
+HOSTILE = '<img src="http://evil.example/x.png" onerror=alert(1)>\x1b[2J&$a$caf\udce9\u202e'
 
 
 class Page(HTMLParser):
@@ -172,7 +172,8 @@ def test_hostile_names_stay_text(tmp_path, num_classes):
     source = write_report(tmp_path).read_text()
     page = Page(source)
     assert_loads_nothing(page)
-    assert '<img src="http' not in source and "\x1b" not in source
+    assert '<img src="http' not in source and not {"\x1b", "\u202e"} & set(source)
+    assert r"\u001b[2J&$a$caf\xe9\u202e" in page.text
     assert '<img src="http://evil.example/x.png" onerror=alert(1)>' in page.text
 
 

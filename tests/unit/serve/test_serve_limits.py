@@ -240,11 +240,12 @@ def test_clients_that_do_not_read_do_not_delay_the_end(long_answers, monkeypatch
 
 def test_idle_connections_make_room_for_others(checkpoints, monkeypatch):
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 1000.0)
     data = picture("red")
     with running_server(checkpoints[:1]) as running:
         busy = half_a_request(running, data[:10], len(data))
         inside(running, 1)
-        idle = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(30)]
+        idle = [socket.create_connection(("127.0.0.1", running.port), timeout=5) for _ in range(30)]
         assert running.post("/api/predict", data).status == 200
         assert all(connection.recv(1) == b"" for connection in idle[:20])
         assert len(running.server.server_state.connections) <= 8
