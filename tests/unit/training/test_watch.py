@@ -12,6 +12,7 @@ import alexnet.training.run as run_module
 from alexnet.config_io import from_toml_text, load_recipe, recipe_names
 from alexnet.errors import RunError
 from alexnet.evaluation.evaluator import evaluate
+from alexnet.reproduce.record import read_runs
 from alexnet.training import trainer as trainer_module
 from alexnet.training.run import train
 from alexnet.training.watch import LossWatch, describe_divergence, guessing_loss, patience_steps, watch_for
@@ -87,26 +88,27 @@ def test_patience_holds_for_every_spacing_of_the_log(lines):
     assert spoke == [math.ceil(100 / lines) * lines]
 
 
-def recorded_losses(name):
-    events = [json.loads(line) for line in (RESULTS / name / "metrics.jsonl").read_text().splitlines()]
-    steps = [event for event in events if event["event"] == "step"]
+def losses_of(run):
+    """(step, steps since the one before, loss) of every logged step of a run."""
+    steps = [event for event in run.events if event["event"] == "step"]
     return [
         (e["step"], e["step"] - p, e["loss"]) for e, p in zip(steps, [0, *(s["step"] for s in steps)], strict=False)
     ]
 
 
 @pytest.mark.parametrize(
-    ("name", "num_train", "num_classes"),
+    ("record", "name", "num_train", "num_classes"),
     [
-        ("2026-11-25_digits_2-core-epyc-avx512", 1437, 10),
-        ("2026-11-24_folder_2-core-epyc", 32, 4),
-        ("2026-11-24_cifar-quick_2-core-epyc/seed-0", 50_000, 10),
-        ("2026-11-24_cifar-19pct-trace_2-core-epyc/seed-1", 50_000, 10),
+        ("2026-11-25_digits_2-core-epyc-avx512", "run", 1437, 10),
+        ("2026-11-24_folder_2-core-epyc", "run", 32, 4),
+        ("2026-11-24_cifar-quick_2-core-epyc", "seed-0", 50_000, 10),
+        ("2026-11-24_cifar-19pct-trace_2-core-epyc", "seed-1", 50_000, 10),
     ],
 )
-def test_recorded_runs_pass_without_a_word(name, num_train, num_classes):
-    recipe = load_recipe(RESULTS / name)
-    losses = recorded_losses(name)
+def test_recorded_runs_pass_without_a_word(record, name, num_train, num_classes):
+    run = read_runs(RESULTS / record)[name]
+    losses = losses_of(run)
+    recipe = from_toml_text(run.config)
     watch = watch_for(recipe, np.arange(num_train) % num_classes, num_classes, losses[-1][0])
     assert len(losses) > 4 and [item for item in losses if watch.observe(*item) is not None] == []
 
